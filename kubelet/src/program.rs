@@ -1,0 +1,65 @@
+//! Programs: what runs in a virtual container. A built-in image and an in-process pod are the same thing.
+
+use crate::files::Files;
+use async_trait::async_trait;
+use netstack::Host;
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+
+/// A readable standard stream.
+pub type Input = Box<dyn AsyncRead + Send + Sync + Unpin>;
+/// A writable standard stream.
+pub type Output = Box<dyn AsyncWrite + Send + Sync + Unpin>;
+
+/// What a program ends with: 0 is success, 128+n is death by signal n, 127 is command not found.
+pub type ExitStatus = i32;
+
+/// The world as a program in a container sees it.
+pub struct Container {
+    /// Command and arguments; `args[0]` is the program's name.
+    pub args: Vec<String>,
+    /// Environment, in order; later entries win.
+    pub env: Vec<(String, String)>,
+    /// Working directory inside `files`.
+    pub cwd: String,
+    /// Standard input.
+    pub stdin: Input,
+    /// Standard output.
+    pub stdout: Output,
+    /// Standard error.
+    pub stderr: Output,
+    /// Whether the standard streams are a terminal.
+    pub tty: bool,
+    /// The pod's network: shared by its containers.
+    pub host: Host,
+    /// The container's file tree.
+    pub files: Files,
+    /// The pod's hostname.
+    pub hostname: String,
+    /// Programs that this container's commands can find by name (`sh` starts them).
+    pub programs: Arc<dyn Programs>,
+    /// The newest signal sent to it (0: none yet). SIGKILL (9) is not seen: the future is dropped. A program that does not care for
+    /// SIGTERM is ended by the runtime with 143.
+    pub signals: watch::Receiver<i32>,
+}
+
+/// A program compiled into the binary.
+#[async_trait]
+pub trait Program: Send + Sync {
+    /// Runs to the end. Dropping the future is SIGKILL.
+    async fn run(&self, container: Container) -> ExitStatus;
+
+    /// Whether it watches `signals` itself; otherwise SIGTERM and SIGINT end it at once.
+    fn handles_signals(&self) -> bool {
+        false
+    }
+}
+
+/// Looks programs up by name, as a shell does with `PATH`.
+pub trait Programs: Send + Sync {
+    /// The program of that name or path (`curl`, `/bin/sh`).
+    fn program(&self, name: &str) -> Option<Arc<dyn Program>>;
+    /// All names, for `ls /bin` and for messages.
+    fn names(&self) -> Vec<String>;
+}

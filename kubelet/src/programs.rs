@@ -1,0 +1,1 @@
+//! The programs compiled into the binary: `sh`, the busybox, curl and dnsutils tools, and agnhost.
