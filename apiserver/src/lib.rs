@@ -5,4 +5,5 @@
 
 pub mod pod_streams;
 pub mod registry;
+pub mod schema;
 pub mod status;
