@@ -2,6 +2,15 @@
 //! watches that see every event exactly once.
 //!
 //! [`Store`] is the contract. The API server is its only user. Nothing here knows what the values mean.
+//! [`MemoryStore`] keeps it until the process ends.
+
+mod core;
+mod history;
+mod memory;
+mod snapshot;
+
+pub use history::Retention;
+pub use memory::MemoryStore;
 
 use async_trait::async_trait;
 use bytes::Bytes;
