@@ -16,6 +16,7 @@ mod json;
 pub(crate) mod metadata;
 mod names;
 mod rows;
+mod service;
 pub(crate) mod strategy;
 pub mod table;
 

@@ -1,5 +1,6 @@
 //! The table: one row per resource that a v1.36 server serves in its stable groups, in the order of discovery.
 
+use super::service;
 use super::table::{name_and_age, name_and_creation};
 use crate::registry::{Column, NameRule, ResourceKind};
 
@@ -8,6 +9,10 @@ const EDIT: [&str; 3] = ["get", "patch", "update"];
 
 fn text(name: &'static str) -> Column {
     Column::new(name, "string")
+}
+
+fn wide(name: &'static str) -> Column {
+    Column::wide(name)
 }
 
 fn core(kind: &'static str, plural: &'static str) -> ResourceKind {
@@ -89,6 +94,14 @@ fn core_rows() -> Vec<ResourceKind> {
             .with_categories(&["all"])
             .with_name_rule(NameRule::Label)
             .with_selectable_fields(&["spec.clusterIP", "spec.type"])
+            .with_table(
+                [text("Type"), text("Cluster-IP"), text("External-IP"), text("Port(s)"), text("Age"), wide("Selector")],
+                service::row,
+            )
+            .with_defaults(service::default)
+            .with_validation(service::errors)
+            .with_update_validation(service::update_errors)
+            .with_prepare(service::prepare)
             .with_subresource("proxy", "ServiceProxyOptions", &PROXY)
             .with_status(),
     ]
