@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 /// The addresses of one node's podCIDR. The first usable one is the node's own side (SEMANTICS 1.1) and never handed out.
 #[derive(Debug)]
-pub struct Ipam {
+pub(crate) struct Ipam {
     first: u32,
     last: u32,
     state: Mutex<State>,
@@ -21,14 +21,14 @@ struct State {
 /// Every address is in use.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("no free address between {first} and {last}: the node's podCIDR is exhausted")]
-pub struct Exhausted {
+pub(crate) struct Exhausted {
     first: Ipv4Addr,
     last: Ipv4Addr,
 }
 
 impl Ipam {
     /// The addresses of `network`/`prefix` without network, node-side and broadcast addresses.
-    pub fn new(network: Ipv4Addr, prefix: u8) -> Self {
+    pub(crate) fn new(network: Ipv4Addr, prefix: u8) -> Self {
         let size = 1u64 << (32 - u32::from(prefix.min(30)));
         let base = u32::from(network);
         let (first, last) = (base + 2, base + (size - 2) as u32);
@@ -36,7 +36,7 @@ impl Ipam {
     }
 
     /// A free address; `wanted` if that is one (a pod keeps its address over a restart of the cluster).
-    pub fn allocate(&self, wanted: Option<Ipv4Addr>) -> Result<Ipv4Addr, Exhausted> {
+    pub(crate) fn allocate(&self, wanted: Option<Ipv4Addr>) -> Result<Ipv4Addr, Exhausted> {
         let mut state = self.state.lock();
         let wanted = wanted.map(u32::from).filter(|ip| (self.first..=self.last).contains(ip));
         if let Some(ip) = wanted
@@ -53,7 +53,7 @@ impl Ipam {
     }
 
     /// Gives an address back.
-    pub fn release(&self, ip: Ipv4Addr) {
+    pub(crate) fn release(&self, ip: Ipv4Addr) {
         self.state.lock().used.remove(&u32::from(ip));
     }
 }

@@ -14,7 +14,7 @@ use tokio::io::AsyncWrite;
 use tokio::sync::{Notify, broadcast};
 
 /// How many bytes of output are kept per container run.
-pub const CAPACITY: usize = 4 << 20;
+pub(crate) const CAPACITY: usize = 4 << 20;
 
 /// How much of the output is shown to one who attaches late.
 const REPLAY: usize = 64 << 10;
@@ -24,16 +24,16 @@ const LONGEST_LINE: usize = 16 << 10;
 
 /// One line of output.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub(crate) struct Line {
     /// When its first byte was written.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
     /// The text with its line feed, if it had one.
-    pub text: Bytes,
+    pub(crate) text: Bytes,
 }
 
 /// The output of one run of a container. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Log(Arc<Shared>);
+pub(crate) struct Log(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -61,18 +61,18 @@ impl Default for Log {
 
 impl Log {
     /// A stream for a program to write to; `now` gives the time of each line.
-    pub fn writer(&self, now: impl Fn() -> Timestamp + Send + Sync + 'static) -> LogWriter {
+    pub(crate) fn writer(&self, now: impl Fn() -> Timestamp + Send + Sync + 'static) -> LogWriter {
         LogWriter { log: self.clone(), partial: Vec::new(), began: None, now: Box::new(now) }
     }
 
     /// Marks the end: followers finish.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         self.0.state.lock().ended = true;
         self.0.grown.notify_waiters();
     }
 
     /// The lines kept from number `from` on, the number after the last, and whether no more will come.
-    pub fn lines(&self, from: u64) -> (Vec<Line>, u64, bool) {
+    pub(crate) fn lines(&self, from: u64) -> (Vec<Line>, u64, bool) {
         let state = self.0.state.lock();
         let skip = from.saturating_sub(state.first) as usize;
         let lines = state.lines.iter().skip(skip).cloned().collect();
@@ -94,15 +94,10 @@ impl Log {
     }
 
     /// The newest output as written, and everything that comes.
-    pub fn attach(&self) -> (Bytes, broadcast::Receiver<Bytes>) {
+    pub(crate) fn attach(&self) -> (Bytes, broadcast::Receiver<Bytes>) {
         let state = self.0.state.lock();
         let live = self.0.live.subscribe();
         (state.raw.iter().copied().collect::<Vec<u8>>().into(), live)
-    }
-
-    /// Whether no more will come.
-    pub fn ended(&self) -> bool {
-        self.0.state.lock().ended
     }
 
     fn push(&self, line: Line) {
@@ -120,7 +115,7 @@ impl Log {
 }
 
 /// Cuts what a program writes into lines.
-pub struct LogWriter {
+pub(crate) struct LogWriter {
     log: Log,
     partial: Vec<u8>,
     began: Option<Timestamp>,
