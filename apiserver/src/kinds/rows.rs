@@ -1,8 +1,10 @@
 //! The table: one row per resource that a v1.36 server serves in its stable groups, in the order of discovery.
 
+use super::allocation::Allocator;
 use super::service;
 use super::table::{name_and_age, name_and_creation};
 use crate::registry::{Column, NameRule, ResourceKind};
+use std::sync::Arc;
 
 const PROXY: [&str; 5] = ["create", "delete", "get", "patch", "update"];
 const EDIT: [&str; 3] = ["get", "patch", "update"];
@@ -29,13 +31,13 @@ fn virtual_kind(group: &'static str, kind: &'static str, plural: &'static str) -
 }
 
 /// Every row.
-pub(super) fn rows() -> Vec<ResourceKind> {
-    let mut rows = core_rows();
+pub(super) fn rows(allocator: &Arc<Allocator>) -> Vec<ResourceKind> {
+    let mut rows = core_rows(allocator);
     rows.extend(group_rows());
     rows
 }
 
-fn core_rows() -> Vec<ResourceKind> {
+fn core_rows(allocator: &Arc<Allocator>) -> Vec<ResourceKind> {
     vec![
         virtual_kind("", "Binding", "bindings"),
         core("ComponentStatus", "componentstatuses")
@@ -102,6 +104,7 @@ fn core_rows() -> Vec<ResourceKind> {
             .with_validation(service::errors)
             .with_update_validation(service::update_errors)
             .with_prepare(service::prepare)
+            .with_companion(allocator.clone())
             .with_subresource("proxy", "ServiceProxyOptions", &PROXY)
             .with_status(),
     ]
