@@ -27,11 +27,15 @@ pub(crate) trait Journal: Send + 'static {
 }
 
 /// A transaction which waits for its turn.
+#[derive(Debug)]
 pub(crate) struct Queued {
     pub(crate) txn: Txn,
     pub(crate) at: Instant,
-    pub(crate) reply: oneshot::Sender<Result<Committed, TxnError>>,
+    pub(crate) reply: oneshot::Sender<Answer>,
 }
+
+/// What becomes of a transaction.
+pub(crate) type Answer = Result<Committed, TxnError>;
 
 /// Why the store has stopped, once it has.
 pub(crate) type StopReason = Option<Arc<str>>;
@@ -40,7 +44,7 @@ pub(crate) type StopReason = Option<Arc<str>>;
 struct Group {
     commits: Vec<Commit>,
     bytes: usize,
-    answers: Vec<(oneshot::Sender<Result<Committed, TxnError>>, Result<Committed, TxnError>)>,
+    answers: Vec<(oneshot::Sender<Answer>, Answer)>,
 }
 
 impl Group {
@@ -121,8 +125,6 @@ mod tests {
         stopped: watch::Receiver<StopReason>,
     }
 
-    type Answer = oneshot::Receiver<Result<Committed, TxnError>>;
-
     impl Pipeline {
         fn new() -> Self {
             let core = Core::new(Snapshot::default(), History::new(Retention::default(), Revision(0)));
@@ -137,13 +139,13 @@ mod tests {
             Self { core, queue, syncing, outcome, stopped }
         }
 
-        fn put(&self, key: &str, expected: u64) -> Answer {
+        fn put(&self, key: &str, expected: u64) -> oneshot::Receiver<Answer> {
             let (reply, answer) = oneshot::channel();
             let txn = Txn {
                 compares: vec![Compare { key: key.into(), mod_revision: Revision(expected) }],
                 operations: vec![Operation::Put { key: key.into(), value: "value".into() }],
             };
-            self.queue.try_send(Queued { txn, at: Instant::now(), reply }).ok().expect("the queue has room");
+            self.queue.try_send(Queued { txn, at: Instant::now(), reply }).expect("the queue has room");
             answer
         }
     }

@@ -23,10 +23,11 @@ pub(crate) struct Recovered {
     pub(crate) history: History,
     /// How much log there is behind the newest checkpoint.
     pub(crate) log_bytes: u64,
-    torn: Option<(PathBuf, u64)>,
+    /// The last segment, and where its records end.
+    end: Option<(PathBuf, u64)>,
 }
 
-/// Reads the state, and cuts a torn append off.
+/// Reads the state, and cuts off what stands behind the log's end.
 pub(crate) fn recover(generations: &Generations, log_dir: &Path, retention: Retention) -> Result<Recovered, OpenError> {
     generations.clear_unfinished()?;
     let segments = log::segments(log_dir)?;
@@ -46,7 +47,7 @@ pub(crate) fn recover(generations: &Generations, log_dir: &Path, retention: Rete
         };
         match base.and_then(|base| replay(base, newest, &segments, retention)) {
             Ok(recovered) => {
-                recovered.cut_torn_append()?;
+                recovered.cut_behind_end()?;
                 return Ok(recovered);
             }
             Err(error) => failure = Some(error),
@@ -62,7 +63,7 @@ fn replay(
     retention: Retention,
 ) -> Result<Recovered, OpenError> {
     let mut history = History::new(retention, snapshot.revision);
-    let (mut log_bytes, mut torn) = (0, None);
+    let (mut log_bytes, mut end) = (0, None);
     let clock = (Instant::now(), SystemTime::now());
     // Segments before the one which holds the next revision are superseded, and only wait to be removed.
     let start = segments.iter().rposition(|(first, _)| first.0 <= snapshot.revision.0 + 1).unwrap_or(0);
@@ -97,7 +98,9 @@ fn replay(
         let (offset, last) = (segment.offset() as u64, index + 1 == segments.len());
         match segment.tail() {
             Tail::Clean => {}
-            Tail::Torn if last => torn = Some((segment.path().to_owned(), offset)),
+            Tail::Torn if last => {
+                warn!(segment = %path.display(), offset, "the last append is torn; it was never acknowledged");
+            }
             Tail::Torn => {
                 return Err(OpenError::corrupt(path, offset, "a record is damaged, and the log goes on after it"));
             }
@@ -106,6 +109,7 @@ fn replay(
                 return Err(OpenError::corrupt(path, offset, reason));
             }
         }
+        end = Some((path.clone(), offset));
     }
     if snapshot.revision < newest_checkpoint {
         let path = segments.last().map_or(Path::new("log"), |(_, path)| path);
@@ -116,7 +120,7 @@ fn replay(
         return Err(OpenError::corrupt(path, 0, reason));
     }
     info!(revision = snapshot.revision.0, keys = snapshot.keys.len(), "store recovered");
-    Ok(Recovered { snapshot, history, log_bytes, torn })
+    Ok(Recovered { snapshot, history, log_bytes, end })
 }
 
 /// When something happened on this process's clock; now, if that was before its beginning.
@@ -126,10 +130,9 @@ fn instant_of(time: SystemTime, (now, wall): (Instant, SystemTime)) -> Instant {
 }
 
 impl Recovered {
-    /// Removes the torn bytes, so that they do not look like damage once a segment follows.
-    fn cut_torn_append(&self) -> Result<(), OpenError> {
-        let Some((path, offset)) = &self.torn else { return Ok(()) };
-        warn!(segment = %path.display(), offset, "cutting off an append that was never acknowledged");
+    /// Another segment will follow: a torn append would look like damage then, and zeros only take space.
+    fn cut_behind_end(&self) -> Result<(), OpenError> {
+        let Some((path, offset)) = &self.end else { return Ok(()) };
         let file = OpenOptions::new().write(true).open(path).map_err(OpenError::io("open", path))?;
         file.set_len(*offset).and_then(|()| file.sync_all()).map_err(OpenError::io("truncate", path))
     }

@@ -14,7 +14,7 @@ use crate::snapshot::Commit;
 use crate::{Operation, Txn};
 use bytes::BufMut;
 use std::hash::{BuildHasher, Hasher};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 
 const SEGMENT_MAGIC: &[u8; 8] = b"storelog";
@@ -101,7 +101,6 @@ pub(crate) enum Tail {
 
 /// A segment in memory, read frame by frame.
 pub(crate) struct SegmentReader {
-    path: PathBuf,
     bytes: Vec<u8>,
     salt: Salt,
     offset: usize,
@@ -112,7 +111,7 @@ impl SegmentReader {
     pub(crate) fn open(path: &Path, first: Revision) -> Result<Self, OpenError> {
         let bytes = std::fs::read(path).map_err(OpenError::io("read", path))?;
         let salt = read_header(&bytes, first).map_err(|malformed| OpenError::corrupt(path, 0, malformed))?;
-        Ok(Self { path: path.to_owned(), bytes, salt, offset: HEADER })
+        Ok(Self { bytes, salt, offset: HEADER })
     }
 
     /// The next frame, or `None` at the first that does not check out.
@@ -125,10 +124,6 @@ impl SegmentReader {
     /// Behind the last frame read.
     pub(crate) fn offset(&self) -> usize {
         self.offset
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
     }
 
     /// What follows, once [`Self::next_frame`] has said `None`.

@@ -48,9 +48,8 @@ async fn writer() {
             }
         })
     });
-    for writer in writers.collect::<Vec<_>>() {
-        writer.await.unwrap();
-    }
+    // They end with the process.
+    futures::future::join_all(writers).await;
 }
 
 /// Key → (number, revision) of the last write that was acknowledged.
