@@ -9,9 +9,23 @@ use std::sync::Arc;
 /// Largest tree in bytes; writes beyond it fail with "No space left on device".
 pub const CAPACITY: usize = 64 << 20;
 
-/// A file tree. Cheap to clone: all clones are one tree.
+/// A file tree with other trees mounted in it. Cheap to clone: all clones are one tree.
 #[derive(Clone, Debug, Default)]
-pub struct Files(Arc<RwLock<Tree>>);
+pub struct Files(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    tree: RwLock<Tree>,
+    mounts: RwLock<BTreeMap<String, Mount>>,
+}
+
+#[derive(Clone, Debug)]
+struct Mount {
+    files: Files,
+    /// The directory of `files` that is mounted.
+    sub_path: String,
+    read_only: bool,
+}
 
 #[derive(Debug, Default)]
 struct Tree {
@@ -62,25 +76,56 @@ impl Files {
         Files::default()
     }
 
+    /// Mounts the directory `sub_path` of another tree at `path`: a volume shared between containers.
+    pub fn mount_tree(&self, path: &str, files: Files, sub_path: &str, read_only: bool) {
+        let mount = Mount { files, sub_path: resolve("/", sub_path), read_only };
+        self.0.mounts.write().insert(resolve("/", path), mount);
+    }
+
+    /// The tree that a path belongs to, the path inside it, and whether programs may not write there.
+    fn locate(&self, path: &str) -> (Files, String, bool) {
+        let path = resolve("/", path);
+        let mounts = self.0.mounts.read();
+        let mount = mounts
+            .iter()
+            .filter(|(point, _)| path == **point || is_below(&path, point))
+            .max_by_key(|(point, _)| point.len());
+        match mount {
+            None => (self.clone(), path, false),
+            Some((point, mount)) => {
+                let inside = resolve(&mount.sub_path, path[point.len()..].trim_start_matches('/'));
+                let (files, inside, read_only) = mount.files.locate(&inside);
+                (files, inside, read_only || mount.read_only)
+            }
+        }
+    }
+
     /// What stands at this absolute path.
     pub fn kind(&self, path: &str) -> Option<Kind> {
-        let path = resolve("/", path);
-        let tree = self.0.read();
+        let whole = resolve("/", path);
+        let (files, path, _) = self.locate(&whole);
+        let tree = files.0.tree.read();
         match tree.entries.get(&path) {
             Some(Entry::File { content, mode, .. }) => Some(Kind::File { length: content.len(), mode: *mode }),
             Some(Entry::Directory) => Some(Kind::Directory),
             None if path == "/" || tree.has_children(&path) => Some(Kind::Directory),
-            None => None,
+            None => {
+                let mounts = self.0.mounts.read();
+                mounts.keys().any(|point| *point == whole || is_below(point, &whole)).then_some(Kind::Directory)
+            }
         }
     }
 
     /// A file's content.
     pub fn read(&self, path: &str) -> io::Result<Bytes> {
-        let path = resolve("/", path);
-        match self.0.read().entries.get(&path) {
-            Some(Entry::File { content, .. }) => Ok(content.clone()),
-            Some(Entry::Directory) => Err(io::ErrorKind::IsADirectory.into()),
-            None if self.kind(&path).is_some() => Err(io::ErrorKind::IsADirectory.into()),
+        let (files, inside, _) = self.locate(path);
+        match files.0.tree.read().entries.get(&inside) {
+            Some(Entry::File { content, .. }) => return Ok(content.clone()),
+            Some(Entry::Directory) => return Err(io::ErrorKind::IsADirectory.into()),
+            None => {}
+        }
+        match self.kind(path) {
+            Some(_) => Err(io::ErrorKind::IsADirectory.into()),
             None => Err(io::ErrorKind::NotFound.into()),
         }
     }
@@ -101,14 +146,17 @@ impl Files {
         self.write(path, content)
     }
 
-    /// Mounts a file that programs in the container cannot change (a volume, /etc/hosts); replaces what was there.
+    /// Puts a file that programs in the container cannot change (a volume, /etc/hosts); replaces what was there.
     pub fn mount(&self, path: &str, content: impl Into<Bytes>, mode: u32) {
         let _ = self.put(path, content.into(), Some(mode), true, true);
     }
 
-    fn put(&self, path: &str, content: Bytes, mode: Option<u32>, read_only: bool, force: bool) -> io::Result<()> {
-        let path = resolve("/", path);
-        let mut tree = self.0.write();
+    fn put(&self, path: &str, content: Bytes, mode: Option<u32>, lock: bool, force: bool) -> io::Result<()> {
+        let (files, path, read_only) = self.locate(path);
+        if read_only && !force {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        let mut tree = files.0.tree.write();
         let (old_length, old_mode) = match tree.entries.get(&path) {
             Some(Entry::Directory) => return Err(io::ErrorKind::IsADirectory.into()),
             Some(Entry::File { read_only: true, .. }) if !force => return Err(io::ErrorKind::ReadOnlyFilesystem.into()),
@@ -121,14 +169,17 @@ impl Files {
             return Err(io::ErrorKind::StorageFull.into());
         }
         tree.bytes = bytes;
-        tree.entries.insert(path, Entry::File { content, mode: mode.unwrap_or(old_mode), read_only });
+        tree.entries.insert(path, Entry::File { content, mode: mode.unwrap_or(old_mode), read_only: lock });
         Ok(())
     }
 
     /// Makes a directory and those above it.
     pub fn make_directory(&self, path: &str) -> io::Result<()> {
-        let path = resolve("/", path);
-        let mut tree = self.0.write();
+        let (files, path, read_only) = self.locate(path);
+        if read_only {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        let mut tree = files.0.tree.write();
         match tree.entries.get(&path) {
             Some(Entry::File { .. }) => Err(io::ErrorKind::AlreadyExists.into()),
             _ => {
@@ -140,14 +191,16 @@ impl Files {
 
     /// Removes a file, or a directory with all that is in it.
     pub fn remove(&self, path: &str) -> io::Result<()> {
-        let path = resolve("/", path);
-        if self.kind(&path).is_none() {
+        if self.kind(path).is_none() {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let below = format!("{}/", path.trim_end_matches('/'));
-        let mut tree = self.0.write();
+        let (files, path, read_only) = self.locate(path);
+        if read_only {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        let mut tree = files.0.tree.write();
         let gone: Vec<String> =
-            tree.entries.keys().filter(|name| **name == path || name.starts_with(&below)).cloned().collect();
+            tree.entries.keys().filter(|name| **name == path || is_below(name, &path)).cloned().collect();
         for name in gone {
             if let Some(Entry::File { content, .. }) = tree.entries.remove(&name) {
                 tree.bytes -= content.len();
@@ -156,32 +209,46 @@ impl Files {
         Ok(())
     }
 
+    /// Removes everything, so that a volume can be filled anew.
+    pub fn clear(&self) {
+        let mut tree = self.0.tree.write();
+        tree.entries.clear();
+        tree.bytes = 0;
+    }
+
     /// The names directly in a directory, in order.
     pub fn list(&self, path: &str) -> io::Result<Vec<String>> {
-        let path = resolve("/", path);
-        match self.kind(&path) {
+        match self.kind(path) {
             None => return Err(io::ErrorKind::NotFound.into()),
             Some(Kind::File { .. }) => return Err(io::ErrorKind::NotADirectory.into()),
             Some(Kind::Directory) => {}
         }
-        let below = format!("{}/", path.trim_end_matches('/'));
-        let tree = self.0.read();
-        let mut names: Vec<String> = tree
-            .entries
-            .range(below.clone()..)
-            .take_while(|(name, _)| name.starts_with(&below))
-            .filter_map(|(name, _)| name[below.len()..].split('/').next())
-            .filter(|name| !name.is_empty())
-            .map(str::to_owned)
-            .collect();
-        names.dedup();
-        Ok(names)
+        let whole = below(&resolve("/", path));
+        let (files, inside, _) = self.locate(path);
+        let prefix = below(&inside);
+        let tree = files.0.tree.read();
+        let own = tree.entries.range(prefix.clone()..).map(|(name, _)| name.as_str());
+        let own = own.take_while(|name| name.starts_with(&prefix)).map(|name| &name[prefix.len()..]);
+        let mounts = self.0.mounts.read();
+        let mounted = mounts.keys().filter_map(|point| point.strip_prefix(whole.as_str()));
+        let names: std::collections::BTreeSet<&str> =
+            own.chain(mounted).filter_map(|rest| rest.split('/').next()).filter(|name| !name.is_empty()).collect();
+        Ok(names.into_iter().map(str::to_owned).collect())
     }
+}
+
+/// The prefix of everything below a directory.
+fn below(directory: &str) -> String {
+    format!("{}/", directory.trim_end_matches('/'))
+}
+
+fn is_below(path: &str, directory: &str) -> bool {
+    path.starts_with(&below(directory))
 }
 
 impl Tree {
     fn has_children(&self, path: &str) -> bool {
-        let below = format!("{}/", path.trim_end_matches('/'));
+        let below = below(path);
         self.entries.range(below.clone()..).next().is_some_and(|(name, _)| name.starts_with(&below))
     }
 }
@@ -204,5 +271,17 @@ mod tests {
         assert_eq!(files.write("/etc/hosts", "x").expect_err("read-only").kind(), io::ErrorKind::ReadOnlyFilesystem);
         assert_eq!(files.list("/etc").expect("a directory"), ["hosts"]);
         assert_eq!(files.read("/etc").expect_err("a directory").kind(), io::ErrorKind::IsADirectory);
+    }
+
+    #[test]
+    fn a_shared_volume_is_seen_by_every_container_that_mounts_it() {
+        let (volume, one, two) = (Files::new(), Files::new(), Files::new());
+        one.mount_tree("/data", volume.clone(), "/", false);
+        two.mount_tree("/srv/in", volume.clone(), "/", true);
+        one.write("/data/a", "1").expect("writable");
+        assert_eq!(two.read("/srv/in/a").expect("there"), "1");
+        assert_eq!(two.write("/srv/in/b", "x").expect_err("read-only").kind(), io::ErrorKind::ReadOnlyFilesystem);
+        assert_eq!(two.list("/srv").expect("a directory"), ["in"]);
+        assert_eq!(one.list("/").expect("a directory"), ["data"]);
     }
 }

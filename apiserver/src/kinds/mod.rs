@@ -1,0 +1,52 @@
+//! The built-in kinds: one row of the [`Registry`] each.
+//!
+//! `rows` is the table itself; the other files hold what its rows point to, by noun: columns, defaults, validation and strategy of
+//! a kind stand together. The handler calls them through [`crate::registry::ResourceKind`] only. The kinds a CustomResourceDefinition
+//! declares are not here.
+//!
+//! Names, verbs and columns follow Kubernetes v1.36; the texts of field errors are those of its `validation` packages, since users search
+//! for them.
+
+use crate::registry::Registry;
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+mod allocation;
+mod field;
+mod json;
+pub(crate) mod metadata;
+mod names;
+mod rows;
+mod service;
+pub(crate) mod strategy;
+pub mod table;
+
+pub use names::{Cidr, NotACidr};
+
+/// What the allocation of Service addresses and node ports goes by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Networking {
+    /// Where ClusterIPs come from: the primary family's network, then the other's if the cluster has both.
+    pub service_cidrs: Vec<Cidr>,
+    /// Where node ports come from.
+    pub node_ports: RangeInclusive<u16>,
+    /// Seed of the random choice.
+    pub seed: u64,
+    /// Whether Services may have both families; needs two networks.
+    pub dual_stack: bool,
+}
+
+impl Default for Networking {
+    /// 10.96.0.0/12 and 30000–32767, as kubeadm has them.
+    fn default() -> Self {
+        let primary = Cidr { address: IpAddr::V4(Ipv4Addr::new(10, 96, 0, 0)), prefix: 12 };
+        Networking { service_cidrs: vec![primary], node_ports: 30000..=32767, seed: 0, dual_stack: false }
+    }
+}
+
+/// Every built-in kind, in the order discovery shows them.
+pub fn registry(networking: Networking) -> Registry {
+    let allocator = Arc::new(allocation::Allocator::new(networking));
+    Registry::new(rows::rows(&allocator))
+}

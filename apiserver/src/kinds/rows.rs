@@ -1,0 +1,253 @@
+//! The table: one row per resource that a v1.36 server serves in its stable groups, in the order of discovery.
+
+use super::allocation::Allocator;
+use super::service;
+use super::table::{name_and_age, name_and_creation};
+use crate::registry::{Column, NameRule, ResourceKind};
+use std::sync::Arc;
+
+const PROXY: [&str; 5] = ["create", "delete", "get", "patch", "update"];
+const EDIT: [&str; 3] = ["get", "patch", "update"];
+
+fn text(name: &'static str) -> Column {
+    Column::new(name, "string")
+}
+
+fn wide(name: &'static str) -> Column {
+    Column::wide(name)
+}
+
+fn core(kind: &'static str, plural: &'static str) -> ResourceKind {
+    ResourceKind::new("", "v1", kind, plural)
+}
+
+fn v1(group: &'static str, kind: &'static str, plural: &'static str) -> ResourceKind {
+    ResourceKind::new(group, "v1", kind, plural)
+}
+
+// A kind that is asked, not kept.
+fn virtual_kind(group: &'static str, kind: &'static str, plural: &'static str) -> ResourceKind {
+    ResourceKind::new(group, "v1", kind, plural).with_verbs(&["create"])
+}
+
+/// Every row.
+pub(super) fn rows(allocator: &Arc<Allocator>) -> Vec<ResourceKind> {
+    let mut rows = core_rows(allocator);
+    rows.extend(group_rows());
+    rows
+}
+
+fn core_rows(allocator: &Arc<Allocator>) -> Vec<ResourceKind> {
+    vec![
+        virtual_kind("", "Binding", "bindings"),
+        core("ComponentStatus", "componentstatuses")
+            .cluster_scoped()
+            .with_short_names(&["cs"])
+            .with_verbs(&["get", "list"]),
+        core("ConfigMap", "configmaps").with_short_names(&["cm"]),
+        core("Endpoints", "endpoints").with_short_names(&["ep"]),
+        core("Event", "events").with_short_names(&["ev"]).with_selectable_fields(&[
+            "involvedObject.kind",
+            "involvedObject.namespace",
+            "involvedObject.name",
+            "involvedObject.uid",
+            "involvedObject.apiVersion",
+            "involvedObject.resourceVersion",
+            "involvedObject.fieldPath",
+            "reason",
+            "reportingComponent",
+            "source",
+            "type",
+        ]),
+        core("LimitRange", "limitranges").with_short_names(&["limits"]),
+        core("Namespace", "namespaces")
+            .cluster_scoped()
+            .with_short_names(&["ns"])
+            .with_verbs(&["create", "delete", "get", "list", "patch", "update", "watch"])
+            .with_name_rule(NameRule::Label)
+            .with_subresource("finalize", "Namespace", &["update"])
+            .with_status()
+            .with_selectable_fields(&["status.phase"]),
+        core("Node", "nodes")
+            .cluster_scoped()
+            .with_short_names(&["no"])
+            .with_subresource("proxy", "NodeProxyOptions", &PROXY)
+            .with_status()
+            .with_selectable_fields(&["spec.unschedulable"]),
+        core("PersistentVolumeClaim", "persistentvolumeclaims").with_short_names(&["pvc"]).with_status(),
+        core("PersistentVolume", "persistentvolumes").cluster_scoped().with_short_names(&["pv"]).with_status(),
+        pod(),
+        core("PodTemplate", "podtemplates").with_generation(),
+        core("ReplicationController", "replicationcontrollers")
+            .with_short_names(&["rc"])
+            .with_categories(&["all"])
+            .with_generation()
+            .with_selectable_fields(&["status.replicas"])
+            .with_scale("/spec/selector")
+            .with_status(),
+        core("ResourceQuota", "resourcequotas").with_short_names(&["quota"]).with_status(),
+        core("Secret", "secrets").with_selectable_fields(&["type"]),
+        core("ServiceAccount", "serviceaccounts")
+            .with_short_names(&["sa"])
+            .with_foreign_subresource("token", ("authentication.k8s.io", "v1", "TokenRequest"), &["create"])
+            .with_table([text("Age")], name_and_age),
+        core("Service", "services")
+            .with_short_names(&["svc"])
+            .with_categories(&["all"])
+            .with_name_rule(NameRule::Label)
+            .with_selectable_fields(&["spec.clusterIP", "spec.type"])
+            .with_table(
+                [text("Type"), text("Cluster-IP"), text("External-IP"), text("Port(s)"), text("Age"), wide("Selector")],
+                service::row,
+            )
+            .with_defaults(service::default)
+            .with_validation(service::errors)
+            .with_update_validation(service::update_errors)
+            .with_prepare(service::prepare)
+            .with_companion(allocator.clone())
+            .with_subresource("proxy", "ServiceProxyOptions", &PROXY)
+            .with_status(),
+    ]
+}
+
+fn pod() -> ResourceKind {
+    let mut pod = core("Pod", "pods")
+        .with_short_names(&["po"])
+        .with_categories(&["all"])
+        .with_generation()
+        .with_subresource("attach", "PodAttachOptions", &["create", "get"])
+        .with_subresource("binding", "Binding", &["create"])
+        .with_subresource("ephemeralcontainers", "Pod", &EDIT)
+        .with_foreign_subresource("eviction", ("policy", "v1", "Eviction"), &["create"])
+        .with_subresource("exec", "PodExecOptions", &["create", "get"])
+        .with_subresource("log", "Pod", &["get"])
+        .with_subresource("portforward", "PodPortForwardOptions", &["create", "get"])
+        .with_subresource("proxy", "PodProxyOptions", &PROXY)
+        .with_subresource("resize", "Pod", &EDIT)
+        .with_status()
+        .with_selectable_fields(&[
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIP",
+            "status.podIPs",
+            "status.nominatedNodeName",
+        ]);
+    pod.graceful_deletion = true;
+    pod
+}
+
+fn group_rows() -> Vec<ResourceKind> {
+    let (apps, networking, storage) = ("apps", "networking.k8s.io", "storage.k8s.io");
+    let (rbac, admission) = ("rbac.authorization.k8s.io", "admissionregistration.k8s.io");
+    let (resource, flow) = ("resource.k8s.io", "flowcontrol.apiserver.k8s.io");
+    let workload = |kind, plural, short: &[&'static str]| {
+        v1(apps, kind, plural).with_short_names(short).with_categories(&["all"]).with_generation()
+    };
+    let rbac_row = |kind, plural| v1(rbac, kind, plural).with_name_rule(NameRule::PathSegment);
+    let extension = |kind, plural| {
+        v1(admission, kind, plural).cluster_scoped().with_categories(&["api-extensions"]).with_generation()
+    };
+    vec![
+        v1("apiregistration.k8s.io", "APIService", "apiservices")
+            .cluster_scoped()
+            .with_categories(&["api-extensions"])
+            .with_status(),
+        v1(apps, "ControllerRevision", "controllerrevisions"),
+        workload("DaemonSet", "daemonsets", &["ds"]).with_status(),
+        workload("Deployment", "deployments", &["deploy"]).with_scale("/spec/selector").with_status(),
+        workload("ReplicaSet", "replicasets", &["rs"])
+            .with_selectable_fields(&["status.replicas"])
+            .with_scale("/spec/selector")
+            .with_status(),
+        workload("StatefulSet", "statefulsets", &["sts"]).with_scale("/spec/selector").with_status(),
+        v1("events.k8s.io", "Event", "events").with_short_names(&["ev"]),
+        virtual_kind("authentication.k8s.io", "SelfSubjectReview", "selfsubjectreviews").cluster_scoped(),
+        virtual_kind("authentication.k8s.io", "TokenReview", "tokenreviews").cluster_scoped(),
+        virtual_kind("authorization.k8s.io", "LocalSubjectAccessReview", "localsubjectaccessreviews"),
+        virtual_kind("authorization.k8s.io", "SelfSubjectAccessReview", "selfsubjectaccessreviews").cluster_scoped(),
+        virtual_kind("authorization.k8s.io", "SelfSubjectRulesReview", "selfsubjectrulesreviews").cluster_scoped(),
+        virtual_kind("authorization.k8s.io", "SubjectAccessReview", "subjectaccessreviews").cluster_scoped(),
+        ResourceKind::new("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+            .with_short_names(&["hpa"])
+            .with_categories(&["all"])
+            .with_status(),
+        v1("autoscaling", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+            .with_short_names(&["hpa"])
+            .with_categories(&["all"])
+            .with_status(),
+        v1("batch", "CronJob", "cronjobs")
+            .with_short_names(&["cj"])
+            .with_categories(&["all"])
+            .with_generation()
+            .with_status(),
+        v1("batch", "Job", "jobs")
+            .with_categories(&["all"])
+            .with_generation()
+            .with_selectable_fields(&["status.successful"])
+            .with_status(),
+        v1("certificates.k8s.io", "CertificateSigningRequest", "certificatesigningrequests")
+            .cluster_scoped()
+            .with_short_names(&["csr"])
+            .with_selectable_fields(&["spec.signerName"])
+            .with_subresource("approval", "CertificateSigningRequest", &EDIT)
+            .with_status(),
+        v1(networking, "IngressClass", "ingressclasses").cluster_scoped().with_generation(),
+        v1(networking, "Ingress", "ingresses").with_short_names(&["ing"]).with_generation().with_status(),
+        v1(networking, "IPAddress", "ipaddresses")
+            .cluster_scoped()
+            .with_short_names(&["ip"])
+            .with_name_rule(NameRule::IpAddress),
+        v1(networking, "NetworkPolicy", "networkpolicies").with_short_names(&["netpol"]).with_generation(),
+        v1(networking, "ServiceCIDR", "servicecidrs").cluster_scoped().with_status(),
+        v1("policy", "PodDisruptionBudget", "poddisruptionbudgets")
+            .with_short_names(&["pdb"])
+            .with_generation()
+            .with_status(),
+        rbac_row("ClusterRoleBinding", "clusterrolebindings").cluster_scoped(),
+        rbac_row("ClusterRole", "clusterroles").cluster_scoped(),
+        rbac_row("RoleBinding", "rolebindings"),
+        rbac_row("Role", "roles"),
+        v1(storage, "CSIDriver", "csidrivers").cluster_scoped(),
+        v1(storage, "CSINode", "csinodes").cluster_scoped(),
+        v1(storage, "CSIStorageCapacity", "csistoragecapacities"),
+        v1(storage, "StorageClass", "storageclasses").cluster_scoped().with_short_names(&["sc"]),
+        v1(storage, "VolumeAttachment", "volumeattachments").cluster_scoped().with_status(),
+        v1(storage, "VolumeAttributesClass", "volumeattributesclasses").cluster_scoped().with_short_names(&["vac"]),
+        extension("MutatingAdmissionPolicy", "mutatingadmissionpolicies"),
+        extension("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings"),
+        extension("MutatingWebhookConfiguration", "mutatingwebhookconfigurations"),
+        extension("ValidatingAdmissionPolicy", "validatingadmissionpolicies").with_status(),
+        extension("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings"),
+        extension("ValidatingWebhookConfiguration", "validatingwebhookconfigurations"),
+        v1("apiextensions.k8s.io", "CustomResourceDefinition", "customresourcedefinitions")
+            .cluster_scoped()
+            .with_short_names(&["crd", "crds"])
+            .with_categories(&["api-extensions"])
+            .with_generation()
+            .with_table([Column::new("Created At", "date")], name_and_creation)
+            .with_status(),
+        v1("scheduling.k8s.io", "PriorityClass", "priorityclasses")
+            .cluster_scoped()
+            .with_short_names(&["pc"])
+            .with_generation(),
+        v1("coordination.k8s.io", "Lease", "leases"),
+        v1("node.k8s.io", "RuntimeClass", "runtimeclasses").cluster_scoped(),
+        v1("discovery.k8s.io", "EndpointSlice", "endpointslices").with_generation(),
+        v1(resource, "DeviceClass", "deviceclasses").cluster_scoped().with_generation(),
+        v1(resource, "ResourceClaim", "resourceclaims").with_status(),
+        v1(resource, "ResourceClaimTemplate", "resourceclaimtemplates"),
+        v1(resource, "ResourceSlice", "resourceslices")
+            .cluster_scoped()
+            .with_generation()
+            .with_selectable_fields(&["spec.nodeName", "spec.driver"]),
+        v1(flow, "FlowSchema", "flowschemas").cluster_scoped().with_generation().with_status(),
+        v1(flow, "PriorityLevelConfiguration", "prioritylevelconfigurations")
+            .cluster_scoped()
+            .with_generation()
+            .with_status(),
+    ]
+}

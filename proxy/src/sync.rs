@@ -1,0 +1,263 @@
+//! The owner of the table: follows Services, EndpointSlices and Nodes, swaps, and cleans up UDP flows.
+
+use crate::explain::Explanation;
+use crate::reason;
+use crate::service::{ExternalFrontend, ServiceName};
+use crate::table::{Addressing, ServiceTable, service_of};
+use crate::translator::Translator;
+use informer::{Change, Informer, Informers, Update, Working};
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use netstack::{FiveTuple, FlowInfo, Network, Protocol, Translate};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tracing::debug;
+
+/// Settings of the proxy.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Where ClusterIPs are allocated from: address and prefix length.
+    pub service_cidrs: Vec<(IpAddr, u8)>,
+    /// Where pods are.
+    pub cluster_cidrs: Vec<(IpAddr, u8)>,
+    /// The gateway's own addresses inside the network.
+    pub gateway_addresses: Vec<IpAddr>,
+    /// Seed of the choice among endpoints.
+    pub seed: u64,
+}
+
+/// The running proxy. Dropping it ends its task; the last table stays with whoever holds the translator.
+#[derive(Debug)]
+pub struct Proxy {
+    translator: Arc<Translator>,
+    external: watch::Receiver<Arc<BTreeSet<ExternalFrontend>>>,
+    ready: watch::Receiver<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Starts to follow the cluster. Until everything has been listed, no address of the service range is answered.
+pub fn start(informers: &Informers, network: Network, config: Config) -> Proxy {
+    start_with(informers.of(), informers.of(), informers.of(), network, config)
+}
+
+fn start_with(
+    services: Informer<Service>,
+    slices: Informer<EndpointSlice>,
+    nodes: Informer<Node>,
+    network: Network,
+    config: Config,
+) -> Proxy {
+    let addressing = Addressing {
+        service_cidrs: config.service_cidrs,
+        cluster_cidrs: config.cluster_cidrs,
+        gateway_addresses: config.gateway_addresses,
+    };
+    let translator = Arc::new(Translator::new(ServiceTable::new(&addressing), config.seed));
+    let (external, external_receiver) = watch::channel(Arc::default());
+    let (ready, ready_receiver) = watch::channel(false);
+    let sync = Sync { translator: translator.clone(), network, external, ready, known: Known::default() };
+    let task = tokio::spawn(sync.run(services, slices, nodes));
+    Proxy { translator, external: external_receiver, ready: ready_receiver, task }
+}
+
+impl Proxy {
+    /// What the switch asks for every new flow.
+    pub fn translator(&self) -> Arc<dyn Translate> {
+        self.translator.clone()
+    }
+
+    /// Waits until the first table with everything that was listed is in force.
+    pub async fn synced(&self) {
+        let _ = self.ready.clone().wait_for(|ready| *ready).await;
+    }
+
+    /// The table in force.
+    pub fn table(&self) -> Arc<ServiceTable> {
+        self.translator.table()
+    }
+
+    /// Why a flow goes where it goes: by the same table, without drawing or remembering anything.
+    pub fn explain(&self, flow: &FiveTuple) -> Explanation {
+        self.translator.explain(flow, Instant::now())
+    }
+
+    /// The addresses and ports that are reachable from outside (node ports at every node, load balancer and external
+    /// addresses), and every change of them: for whoever opens listeners on the host.
+    pub fn external_frontends(&self) -> watch::Receiver<Arc<BTreeSet<ExternalFrontend>>> {
+        self.external.clone()
+    }
+}
+
+/// Everything listed so far.
+#[derive(Default)]
+struct Known {
+    services: HashMap<ServiceName, Arc<Service>>,
+    slices: HashMap<ServiceName, BTreeMap<String, Arc<EndpointSlice>>>,
+    /// Which Service a slice, by namespace and name, counted for: its label may change.
+    owners: HashMap<(String, String), ServiceName>,
+    nodes: BTreeMap<String, Arc<Node>>,
+}
+
+/// What a burst of changes has touched.
+#[derive(Default)]
+struct Dirty {
+    services: HashSet<ServiceName>,
+    nodes: bool,
+    working: Vec<Working>,
+}
+
+impl Known {
+    fn service(&mut self, change: Change<Service>, dirty: &mut Dirty) {
+        let name = ServiceName::of(change.update.object());
+        match change.update {
+            Update::Applied(service) => self.services.insert(name.clone(), service),
+            Update::Deleted(_) => self.services.remove(&name),
+        };
+        dirty.services.insert(name);
+        dirty.working.push(change.working);
+    }
+
+    fn slice(&mut self, change: Change<EndpointSlice>, dirty: &mut Dirty) {
+        let metadata = &change.update.object().metadata;
+        let slice_name = metadata.name.clone().unwrap_or_default();
+        let key = (metadata.namespace.clone().unwrap_or_default(), slice_name.clone());
+        if let Some(owner) = self.owners.remove(&key) {
+            if let Some(slices) = self.slices.get_mut(&owner) {
+                slices.remove(&slice_name);
+                if slices.is_empty() {
+                    self.slices.remove(&owner);
+                }
+            }
+            dirty.services.insert(owner);
+        }
+        if let Update::Applied(slice) = &change.update
+            && let Some(owner) = service_of(slice)
+        {
+            self.owners.insert(key, owner.clone());
+            self.slices.entry(owner.clone()).or_default().insert(slice_name, slice.clone());
+            dirty.services.insert(owner);
+        }
+        dirty.working.push(change.working);
+    }
+
+    fn node(&mut self, change: Change<Node>, dirty: &mut Dirty) {
+        let name = change.update.object().metadata.name.clone().unwrap_or_default();
+        match change.update {
+            Update::Applied(node) => self.nodes.insert(name, node),
+            Update::Deleted(_) => self.nodes.remove(&name),
+        };
+        dirty.nodes = true;
+        dirty.working.push(change.working);
+    }
+}
+
+struct Sync {
+    translator: Arc<Translator>,
+    network: Network,
+    external: watch::Sender<Arc<BTreeSet<ExternalFrontend>>>,
+    ready: watch::Sender<bool>,
+    known: Known,
+}
+
+impl Sync {
+    async fn run(mut self, services: Informer<Service>, slices: Informer<EndpointSlice>, nodes: Informer<Node>) {
+        let mut service_changes = services.subscribe();
+        let mut slice_changes = slices.subscribe();
+        let mut node_changes = nodes.subscribe();
+        // A table of half a list would refuse what the other half allows.
+        tokio::join!(services.synced(), slices.synced(), nodes.synced());
+        let mut dirty = Dirty::default();
+        loop {
+            while let Some(change) = service_changes.try_next() {
+                self.known.service(change, &mut dirty);
+            }
+            while let Some(change) = slice_changes.try_next() {
+                self.known.slice(change, &mut dirty);
+            }
+            while let Some(change) = node_changes.try_next() {
+                self.known.node(change, &mut dirty);
+            }
+            self.apply(std::mem::take(&mut dirty));
+            self.ready.send_replace(true);
+            tokio::select! {
+                Some(change) = service_changes.next() => self.known.service(change, &mut dirty),
+                Some(change) = slice_changes.next() => self.known.slice(change, &mut dirty),
+                Some(change) = node_changes.next() => self.known.node(change, &mut dirty),
+                else => return, // the informers have stopped
+            }
+        }
+    }
+
+    /// Brings the table in line with what is known; the work counts as done when this returns.
+    fn apply(&self, dirty: Dirty) {
+        let old = self.translator.table();
+        let mut table = (*old).clone();
+        if dirty.nodes {
+            let next = table.with_nodes(self.known.nodes.values().map(|node| &**node));
+            if !next.same_nodes(&table) {
+                table = next;
+            }
+        }
+        for name in &dirty.services {
+            table = match self.known.services.get(name) {
+                Some(service) => {
+                    let slices = self.known.slices.get(name);
+                    table.with_service(service, slices.into_iter().flatten().map(|(_, slice)| &**slice))
+                }
+                None => table.without_service(name),
+            };
+        }
+        let changed: Vec<&ServiceName> = dirty.services.iter().filter(|name| !table.same_service(&old, name)).collect();
+        let nodes_changed = !table.same_nodes(&old);
+        if changed.is_empty() && !nodes_changed {
+            return;
+        }
+        debug!(services = changed.len(), nodes_changed, total = table.len(), "service table updated");
+        let external = nodes_changed
+            || changed.iter().any(|name| {
+                [&table, &old].into_iter().filter_map(|table| table.service(name)).any(|service| service.is_external())
+            });
+        self.translator.swap(table.clone(), changed.iter().copied());
+        self.network.retain_flows(|flow| keep(flow, &old, &table));
+        if external {
+            let frontends = table.external_frontends();
+            self.external.send_if_modified(|known| {
+                let modified = **known != frontends;
+                *known = Arc::new(frontends);
+                modified
+            });
+        }
+    }
+}
+
+/// Which flows outlive a change of the table.
+///
+/// Established TCP does (it ends with its endpoint). A UDP flow does as long as its endpoint serves, ready or not;
+/// otherwise a resolver that keeps its socket would talk to nobody until the entry expires. A flow that was refused is
+/// asked anew: it may have endpoints now.
+fn keep(flow: &FlowInfo, old: &ServiceTable, new: &ServiceTable) -> bool {
+    if flow.dropped.is_some_and(|dropped| reason::ALL.contains(&dropped)) {
+        return false;
+    }
+    if flow.original.protocol != Protocol::Udp {
+        return true;
+    }
+    match new.frontend(&flow.original) {
+        Some(frontend) => {
+            let endpoint = frontend.port.endpoints(flow.original.dst.ip()).find(flow.translated.dst);
+            endpoint.is_some_and(|(_, endpoint)| endpoint.serving)
+        }
+        // The Service is gone, or this port of it.
+        None => old.frontend(&flow.original).is_none(),
+    }
+}

@@ -1,0 +1,386 @@
+//! The service table: every frontend of the cluster, and the decision for one new flow.
+//!
+//! A [`ServiceTable`] is immutable and cheap to clone; [`ServiceTable::with_service`] makes the next one and shares all
+//! other Services with it, so that one change costs O(log n). The decision costs the same with one Service as with ten
+//! thousand. What needs chance or memory (the choice among equals, session affinity) is in
+//! [`crate::translator`].
+
+use crate::endpoint::{Endpoints, Topology};
+use crate::node::{Node, Nodes};
+use crate::reason;
+use crate::service::{CompiledService, ExternalFrontend, Frontend, FrontendKey, FrontendKind, ServiceName};
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use netstack::{FiveTuple, Protocol, Reason};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+pub(crate) const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+
+/// The address plan, as far as Services need it.
+#[derive(Clone, Debug, Default)]
+pub struct Addressing {
+    /// Where ClusterIPs are allocated from: addresses in it that no Service has are dropped.
+    pub service_cidrs: Vec<(IpAddr, u8)>,
+    /// Where pods are: who is inside keeps its address towards ClusterIPs.
+    pub cluster_cidrs: Vec<(IpAddr, u8)>,
+    /// The gateway's own addresses: it is outside of the cluster.
+    pub gateway_addresses: Vec<IpAddr>,
+}
+
+/// [`Addressing`] with its ranges checked.
+#[derive(Debug, Default)]
+struct Ranges {
+    service: Vec<IpNet>,
+    cluster: Vec<IpNet>,
+    gateway: Vec<IpAddr>,
+}
+
+/// Who claims a frontend, the senior first: only that one is served.
+type Claims = Arc<[Frontend]>;
+
+/// An immutable snapshot of all Services.
+#[derive(Clone, Debug, Default)]
+pub struct ServiceTable {
+    ranges: Arc<Ranges>,
+    nodes: Arc<Nodes>,
+    services: imbl::HashMap<ServiceName, Arc<CompiledService>>,
+    frontends: imbl::HashMap<FrontendKey, Claims>,
+    node_ports: imbl::HashMap<(bool, Protocol, u16), Claims>,
+    cluster_ips: imbl::HashMap<IpAddr, u32>,
+}
+
+/// Where a flow enters the proxy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Source<'t> {
+    /// A pod, on this node if it is known.
+    Pod(Option<&'t Node>),
+    /// The node itself.
+    Node(&'t Node),
+    /// Anybody else.
+    Outside,
+}
+
+/// What is to become of a flow.
+#[derive(Debug)]
+pub(crate) struct Route<'t> {
+    pub(crate) source: Source<'t>,
+    pub(crate) frontend: Option<&'t Frontend>,
+    /// The node whose proxy decides.
+    pub(crate) node: Option<&'t Node>,
+    pub(crate) outcome: Outcome<'t>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Outcome<'t> {
+    /// No Service's.
+    Pass,
+    /// Refused, with an answer if `reject`.
+    Refused { reject: bool, reason: Reason },
+    /// One of these.
+    Balanced(Balanced<'t>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Balanced<'t> {
+    pub(crate) endpoints: &'t Endpoints,
+    /// Indices into `endpoints`; never empty.
+    pub(crate) list: &'t [u32],
+    pub(crate) local: bool,
+    pub(crate) topology: Topology,
+    pub(crate) masquerade: bool,
+}
+
+impl ServiceTable {
+    /// A table without Services and nodes.
+    pub fn new(addressing: &Addressing) -> ServiceTable {
+        let nets = |ranges: &[(IpAddr, u8)]| -> Vec<IpNet> {
+            ranges.iter().filter_map(|(address, length)| Some(IpNet::new(*address, *length).ok()?.trunc())).collect()
+        };
+        let ranges = Ranges {
+            service: nets(&addressing.service_cidrs),
+            cluster: nets(&addressing.cluster_cidrs),
+            gateway: addressing.gateway_addresses.clone(),
+        };
+        ServiceTable { ranges: Arc::new(ranges), ..ServiceTable::default() }
+    }
+
+    /// The table of exactly these objects.
+    pub fn build(
+        addressing: &Addressing,
+        services: &[Arc<v1::Service>],
+        slices: &[Arc<EndpointSlice>],
+        nodes: &[Arc<v1::Node>],
+    ) -> ServiceTable {
+        let mut of_service: BTreeMap<ServiceName, Vec<&EndpointSlice>> = BTreeMap::new();
+        for slice in slices {
+            if let Some(service) = service_of(slice) {
+                of_service.entry(service).or_default().push(slice);
+            }
+        }
+        let table = ServiceTable::new(addressing).with_nodes(nodes.iter().map(|node| &**node));
+        services.iter().fold(table, |table, service| {
+            let slices = of_service.get(&ServiceName::of(service)).map_or(&[][..], Vec::as_slice);
+            table.with_service(service, slices.iter().copied())
+        })
+    }
+
+    /// The next table, with these nodes.
+    pub fn with_nodes<'a>(&self, nodes: impl IntoIterator<Item = &'a v1::Node>) -> ServiceTable {
+        ServiceTable { nodes: Arc::new(Nodes::compile(nodes)), ..self.clone() }
+    }
+
+    /// The next table, with this state of a Service and its slices.
+    pub fn with_service<'a>(
+        &self,
+        service: &v1::Service,
+        slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
+    ) -> ServiceTable {
+        let name = ServiceName::of(service);
+        match CompiledService::compile(service, slices) {
+            Some(compiled) if self.services.get(&name).is_some_and(|known| **known == compiled) => self.clone(),
+            Some(compiled) => self.without_service(&name).insert(Arc::new(compiled)),
+            None => self.without_service(&name),
+        }
+    }
+
+    /// The next table, without a Service.
+    pub fn without_service(&self, name: &ServiceName) -> ServiceTable {
+        let mut table = self.clone();
+        let Some(gone) = table.services.remove(name) else { return table };
+        for (key, _) in &gone.frontends {
+            release(&mut table.frontends, key, name);
+        }
+        for (key, _) in &gone.node_ports {
+            release(&mut table.node_ports, key, name);
+        }
+        for ip in &gone.cluster_ips {
+            match table.cluster_ips.get(ip).copied() {
+                Some(claims) if claims > 1 => table.cluster_ips.insert(*ip, claims - 1),
+                _ => table.cluster_ips.remove(ip),
+            };
+        }
+        table
+    }
+
+    fn insert(mut self, compiled: Arc<CompiledService>) -> ServiceTable {
+        for (key, frontend) in &compiled.frontends {
+            claim(&mut self.frontends, *key, frontend);
+        }
+        for (key, frontend) in &compiled.node_ports {
+            claim(&mut self.node_ports, *key, frontend);
+        }
+        for ip in &compiled.cluster_ips {
+            let claims = self.cluster_ips.get(ip).copied().unwrap_or(0);
+            self.cluster_ips.insert(*ip, claims + 1);
+        }
+        self.services.insert(compiled.service.name.clone(), compiled);
+        self
+    }
+
+    /// Whether both tables hold the same compiled state (the very same, not an equal one).
+    pub(crate) fn same_service(&self, other: &ServiceTable, name: &ServiceName) -> bool {
+        match (self.services.get(name), other.services.get(name)) {
+            (Some(one), Some(two)) => Arc::ptr_eq(one, two),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+
+    pub(crate) fn same_nodes(&self, other: &ServiceTable) -> bool {
+        self.nodes == other.nodes
+    }
+
+    pub(crate) fn service(&self, name: &ServiceName) -> Option<&CompiledService> {
+        self.services.get(name).map(|service| &**service)
+    }
+
+    /// How many Services have a frontend.
+    pub fn len(&self) -> usize {
+        self.services.len()
+    }
+
+    /// Whether no Service has one.
+    pub fn is_empty(&self) -> bool {
+        self.services.is_empty()
+    }
+
+    /// The frontend that a flow is addressed to.
+    pub(crate) fn frontend(&self, flow: &FiveTuple) -> Option<&Frontend> {
+        let key = FrontendKey { address: flow.dst.ip(), protocol: flow.protocol, port: flow.dst.port() };
+        let own = self.frontends.get(&key);
+        let at_node = || {
+            self.nodes.owner(key.address)?;
+            self.node_ports.get(&(key.address.is_ipv4(), key.protocol, key.port))
+        };
+        own.or_else(at_node)?.first()
+    }
+
+    /// Where a source is, by its address.
+    pub(crate) fn source(&self, address: IpAddr) -> Source<'_> {
+        if self.ranges.gateway.contains(&address) {
+            Source::Outside
+        } else if let Some(node) = self.nodes.owner(address) {
+            Source::Node(node)
+        } else if contains(&self.ranges.cluster, address) {
+            Source::Pod(self.nodes.of_pod(address).map(|node| &**node))
+        } else {
+            Source::Outside
+        }
+    }
+
+    /// What becomes of a new flow. `pick` chooses one of so many nodes where the flow may enter at any.
+    pub(crate) fn route(&self, flow: &FiveTuple, pick: &mut dyn FnMut(usize) -> usize) -> Route<'_> {
+        let source = self.source(flow.src.ip());
+        let Some(frontend) = self.frontend(flow) else {
+            return Route { source, frontend: None, node: None, outcome: self.unclaimed(flow.dst.ip()) };
+        };
+        let node = self.entry(frontend, source, flow.dst.ip(), pick);
+        let outcome = self.balance(frontend, source, node, flow);
+        Route { source, frontend: Some(frontend), node, outcome }
+    }
+
+    /// The node whose proxy sees the flow first.
+    fn entry<'t>(
+        &'t self,
+        frontend: &'t Frontend,
+        source: Source<'t>,
+        dst: IpAddr,
+        pick: &mut dyn FnMut(usize) -> usize,
+    ) -> Option<&'t Node> {
+        if frontend.kind == FrontendKind::NodePort {
+            return self.nodes.owner(dst).map(|node| &**node);
+        }
+        match source {
+            Source::Pod(node) => node,
+            Source::Node(node) => Some(node),
+            Source::Outside => {
+                // A load balancer sends to any node, or with `externalTrafficPolicy: Local` to one whose health check
+                // passes: it has a local endpoint.
+                let all = self.nodes.all();
+                if frontend.service.external_local && frontend.kind != FrontendKind::ClusterIp {
+                    let endpoints = frontend.port.endpoints(dst);
+                    let healthy: Vec<&Arc<Node>> =
+                        all.iter().filter(|node| endpoints.local_ready(&node.name) > 0).collect();
+                    let serving = || all.iter().filter(|node| !endpoints.local(Some(node)).is_empty()).collect();
+                    let healthy: Vec<&Arc<Node>> = if healthy.is_empty() { serving() } else { healthy };
+                    if !healthy.is_empty() {
+                        return Some(healthy[pick(healthy.len())]);
+                    }
+                }
+                if all.is_empty() { None } else { Some(&all[pick(all.len())]) }
+            }
+        }
+    }
+
+    fn balance<'t>(
+        &'t self,
+        frontend: &'t Frontend,
+        source: Source<'t>,
+        node: Option<&'t Node>,
+        flow: &FiveTuple,
+    ) -> Outcome<'t> {
+        let service = &frontend.service;
+        if frontend.kind == FrontendKind::LoadBalancer && !admitted(&service.source_ranges, flow, node) {
+            return Outcome::Refused { reject: false, reason: reason::LB_SOURCE_RANGE };
+        }
+        let from_pod = matches!(source, Source::Pod(_));
+        let from_this_node = matches!((source, node), (Source::Node(from), Some(here)) if from.name == here.name);
+        let internal = frontend.kind == FrontendKind::ClusterIp;
+        let local_policy = if internal { service.internal_local } else { service.external_local };
+        // Who is in the cluster already need not be sent away from an external address.
+        let local = local_policy && (internal || !(from_pod || from_this_node));
+        let masquerade = if internal { !from_pod } else { !service.external_local || from_this_node };
+        let endpoints = frontend.port.endpoints(flow.dst.ip());
+        let (list, topology) =
+            if local { (endpoints.local(node), Topology::Everywhere) } else { endpoints.cluster(node) };
+        if !list.is_empty() {
+            return Outcome::Balanced(Balanced { endpoints, list, local, topology, masquerade });
+        }
+        if endpoints.any_usable() {
+            Outcome::Refused { reject: false, reason: reason::LOCAL_POLICY_NO_LOCAL_ENDPOINT }
+        } else {
+            Outcome::Refused { reject: true, reason: reason::NO_ENDPOINTS_REJECT }
+        }
+    }
+
+    fn unclaimed(&self, dst: IpAddr) -> Outcome<'_> {
+        if self.cluster_ips.contains_key(&dst) {
+            Outcome::Refused { reject: true, reason: reason::UNKNOWN_CLUSTERIP_PORT }
+        } else if contains(&self.ranges.service, dst) {
+            Outcome::Refused { reject: false, reason: reason::UNALLOCATED_CLUSTERIP }
+        } else {
+            Outcome::Pass
+        }
+    }
+
+    /// The address that a masqueraded flow carries: the deciding node's, or else the gateway's.
+    pub(crate) fn masquerade(&self, node: Option<&Node>, like: IpAddr) -> Option<IpAddr> {
+        let gateway = || self.ranges.gateway.iter().find(|address| address.is_ipv4() == like.is_ipv4()).copied();
+        node.and_then(|node| node.address(like)).or_else(gateway)
+    }
+
+    /// Every frontend that is reachable from outside.
+    pub fn external_frontends(&self) -> BTreeSet<ExternalFrontend> {
+        let own = self.frontends.iter().filter_map(|(key, claims)| {
+            let frontend = claims.first().filter(|frontend| frontend.kind != FrontendKind::ClusterIp)?;
+            Some(external(frontend, key.address, key.protocol, key.port))
+        });
+        let addresses: Vec<IpAddr> = self.nodes.all().iter().flat_map(|node| node.addresses.clone()).collect();
+        let at_nodes = self.node_ports.iter().flat_map(|((v4, protocol, port), claims)| {
+            let of_family = addresses.iter().filter(|address| address.is_ipv4() == *v4);
+            of_family.filter_map(|address| Some(external(claims.first()?, *address, *protocol, *port)))
+        });
+        own.chain(at_nodes).collect()
+    }
+
+    /// What the health check port of a Service answers on a node: how many ready endpoints it has there. `None` when
+    /// the Service has no such port.
+    pub fn local_endpoints(&self, service: &ServiceName, node: &str) -> Option<usize> {
+        let compiled = self.services.get(service)?;
+        compiled.service.health_check_node_port?;
+        let counts = compiled.ports.iter().flat_map(|port| port.families()).map(|all| all.local_ready(node));
+        counts.max().or(Some(0))
+    }
+}
+
+/// The Service that a slice belongs to.
+pub(crate) fn service_of(slice: &EndpointSlice) -> Option<ServiceName> {
+    let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL)?;
+    Some(ServiceName { namespace: slice.metadata.namespace.clone().unwrap_or_default(), name: name.clone() })
+}
+
+fn external(frontend: &Frontend, address: IpAddr, protocol: Protocol, port: u16) -> ExternalFrontend {
+    ExternalFrontend { kind: frontend.kind, address, protocol, port, service: frontend.service.name.clone() }
+}
+
+/// Whether `loadBalancerSourceRanges` admits the source. A node that is admitted may also come by the load balancer's
+/// own address, which it owns as far as routing is concerned.
+fn admitted(ranges: &[IpNet], flow: &FiveTuple, node: Option<&Node>) -> bool {
+    let node_admitted = || node.is_some_and(|node| node.addresses.iter().any(|address| contains(ranges, *address)));
+    ranges.is_empty() || contains(ranges, flow.src.ip()) || (flow.src.ip() == flow.dst.ip() && node_admitted())
+}
+
+fn contains(ranges: &[IpNet], address: IpAddr) -> bool {
+    ranges.iter().any(|range| range.contains(&address))
+}
+
+fn claim<K: Clone + Eq + std::hash::Hash>(table: &mut imbl::HashMap<K, Claims>, key: K, frontend: &Frontend) {
+    let mut claims: Vec<Frontend> = table.get(&key).map_or_else(Vec::new, |claims| claims.to_vec());
+    claims.push(frontend.clone());
+    // By kind as well: one Service may have the same address twice, say as external and as load balancer address.
+    claims.sort_by(|a, b| (a.service.seniority(), a.kind).cmp(&(b.service.seniority(), b.kind)));
+    table.insert(key, claims.into());
+}
+
+fn release<K: Clone + Eq + std::hash::Hash>(table: &mut imbl::HashMap<K, Claims>, key: &K, name: &ServiceName) {
+    let Some(claims) = table.get(key) else { return };
+    let left: Vec<Frontend> = claims.iter().filter(|frontend| frontend.service.name != *name).cloned().collect();
+    if left.is_empty() {
+        table.remove(key);
+    } else {
+        table.insert(key.clone(), left.into());
+    }
+}
