@@ -6,5 +6,4 @@
 pub mod kinds;
 pub mod pod_streams;
 pub mod registry;
-pub mod schema;
 pub mod status;
