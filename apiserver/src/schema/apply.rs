@@ -710,7 +710,7 @@ mod tests {
         assert_eq!(two["metadata"]["finalizers"], json!(["a/1", "a/2"]));
         let gone = apply(&deployment(), Some(&two), &finalizers(json!([])), &by("m1"), false, at(2)).expect("less");
         assert_eq!(gone["metadata"]["finalizers"], json!(["a/2"]));
-        assert_eq!(owned(&gone, "m1"), None);
+        assert_eq!(owned(&gone, "m1"), Some(json!({"f:spec": {}})));
     }
 
     #[test]
