@@ -157,7 +157,7 @@ impl Column {
 #[async_trait]
 pub trait Companion: Send + Sync {
     /// Changes `new` (allocated addresses) and says what else has to be written, under which conditions. Called anew when the
-    /// transaction loses a race. `old` is `None` on create, `new` is `None` on delete. With `dry_run` plausible values are enough.
+    /// transaction loses a race, each time with `new` as validation left it. `old` is `None` on create, `new` is `None` on delete. With `dry_run` plausible values are enough.
     async fn writes(
         &self,
         store: &dyn Store,
@@ -316,6 +316,12 @@ impl ResourceKind {
     /// What a write may not touch.
     pub fn with_prepare(mut self, prepare: fn(&ResourceKind, &mut Value, Option<&Value>, &str)) -> Self {
         self.prepare = prepare;
+        self
+    }
+
+    /// Further writes in the same transaction.
+    pub fn with_companion(mut self, companion: Arc<dyn Companion>) -> Self {
+        self.companion = Some(companion);
         self
     }
 

@@ -1,7 +1,7 @@
 //! What readers and watchers see: the newest published snapshot and the recent history. Shared by the memory and
 //! the embedded store, which differ only in what they do before they [`publish`](Core::publish).
 
-use crate::history::{History, Read, Retention, WatcherId};
+use crate::history::{History, Read, WatcherId};
 use crate::snapshot::{Commit, Snapshot};
 use crate::{Batch, Compacted, KeyValue, Page, Range, RangeError, Revision, Watch};
 use arc_swap::ArcSwap;
@@ -19,10 +19,9 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    /// `recent` are the commits which led to `snapshot`, the newest last.
-    pub(crate) fn new(snapshot: Snapshot, recent: VecDeque<Commit>, retention: Retention) -> Arc<Self> {
-        let history = Mutex::new(History::new(retention, snapshot.revision, recent));
-        Arc::new(Self { snapshot: ArcSwap::from_pointee(snapshot), history })
+    /// `history` ends at the revision of `snapshot`.
+    pub(crate) fn new(snapshot: Snapshot, history: History) -> Arc<Self> {
+        Arc::new(Self { snapshot: ArcSwap::from_pointee(snapshot), history: Mutex::new(history) })
     }
 
     /// Makes commits visible, to readers first, so that whoever saw an event also reads it.

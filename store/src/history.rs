@@ -82,14 +82,14 @@ impl History {
     /// No watcher holds the lock for more than so many commits.
     const STRETCH: usize = 256;
 
-    /// A history which ends at `newest`; `ring` are the commits up to there.
-    pub(crate) fn new(retention: Retention, newest: Revision, ring: VecDeque<Commit>) -> Self {
-        let mut history = Self {
+    /// A history which begins, and for now ends, at `newest`.
+    pub(crate) fn new(retention: Retention, newest: Revision) -> Self {
+        Self {
             retention,
-            events: ring.iter().map(|commit| commit.events.len()).sum(),
-            bytes: ring.iter().map(Commit::bytes).sum(),
-            compacted: Revision(ring.front().map_or(newest.0, |first| first.revision.0 - 1)),
-            ring,
+            ring: VecDeque::new(),
+            events: 0,
+            bytes: 0,
+            compacted: newest,
             newest,
             closed: false,
             watchers: HashMap::new(),
@@ -97,9 +97,7 @@ impl History {
             by_prefix: HashMap::new(),
             prefix_lengths: BTreeMap::new(),
             ahead: Vec::new(),
-        };
-        history.evict(None);
-        history
+        }
     }
 
     /// Appends a commit; `wakers` are to be woken once the lock is released, and the commits returned dropped.
@@ -133,14 +131,14 @@ impl History {
             }
             None => false,
         });
-        self.evict(Some(at))
+        self.evict(at)
     }
 
-    fn evict(&mut self, now: Option<Instant>) -> Vec<Commit> {
+    fn evict(&mut self, now: Instant) -> Vec<Commit> {
         let mut evicted = Vec::new();
         while let Some(first) = self.ring.front() {
             let spare = self.events - first.events.len() >= self.retention.events;
-            let old = now.is_none_or(|now| now.saturating_duration_since(first.at) > self.retention.age);
+            let old = now.saturating_duration_since(first.at) > self.retention.age;
             // The newest commit always stays: watchers must have a chance to see it.
             let oversize = self.bytes > self.retention.bytes && self.ring.len() > 1;
             if !(spare && old || oversize) {

@@ -2,13 +2,29 @@
 //! watches that see every event exactly once.
 //!
 //! [`Store`] is the contract. The API server is its only user. Nothing here knows what the values mean.
-//! [`MemoryStore`] keeps it until the process ends.
+//! [`MemoryStore`] keeps it until the process ends, [`EmbeddedStore`] in a directory, whatever happens to the process.
 
+mod archive;
+mod checkpoint;
+mod codec;
+mod committer;
 mod core;
+mod embedded;
+mod error;
+mod files;
 mod history;
+mod lock;
+mod log;
 mod memory;
+mod recovery;
+mod segment;
+mod sled_checkpoint;
 mod snapshot;
 
+pub use archive::ArchiveError;
+pub use checkpoint::CheckpointFailed;
+pub use embedded::{EmbeddedStore, Options};
+pub use error::OpenError;
 pub use history::Retention;
 pub use memory::MemoryStore;
 

@@ -1,13 +1,12 @@
-//! The store in memory only: for fixtures and `--ephemeral`. The same as the embedded store without
+//! The store in memory only: for fixtures and `--ephemeral`. The same as [`EmbeddedStore`](crate::EmbeddedStore) without
 //! log and checkpoints: a commit is visible at once and gone with the process. Needs no thread and no runtime.
 
 use crate::core::Core;
-use crate::history::Retention;
+use crate::history::{History, Retention};
 use crate::snapshot::Snapshot;
 use crate::{Committed, KeyValue, Page, Range, RangeError, Revision, Store, Txn, TxnError, Watch};
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -37,7 +36,7 @@ impl MemoryStore {
 
     /// An empty store which keeps so much history.
     pub fn with_retention(retention: Retention) -> Self {
-        let core = Core::new(Snapshot::default(), VecDeque::new(), retention);
+        let core = Core::new(Snapshot::default(), History::new(retention, Revision(0)));
         Self { shared: Arc::new(Shared { core, writer: Mutex::new(()) }) }
     }
 }

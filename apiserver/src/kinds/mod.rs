@@ -10,12 +10,15 @@
 use crate::registry::Registry;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
+mod allocation;
 mod field;
 mod json;
 pub(crate) mod metadata;
 mod names;
 mod rows;
+mod service;
 pub(crate) mod strategy;
 pub mod table;
 
@@ -43,6 +46,7 @@ impl Default for Networking {
 }
 
 /// Every built-in kind, in the order discovery shows them.
-pub fn registry(_networking: Networking) -> Registry {
-    Registry::new(rows::rows())
+pub fn registry(networking: Networking) -> Registry {
+    let allocator = Arc::new(allocation::Allocator::new(networking));
+    Registry::new(rows::rows(&allocator))
 }

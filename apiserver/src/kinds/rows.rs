@@ -1,13 +1,20 @@
 //! The table: one row per resource that a v1.36 server serves in its stable groups, in the order of discovery.
 
+use super::allocation::Allocator;
+use super::service;
 use super::table::{name_and_age, name_and_creation};
 use crate::registry::{Column, NameRule, ResourceKind};
+use std::sync::Arc;
 
 const PROXY: [&str; 5] = ["create", "delete", "get", "patch", "update"];
 const EDIT: [&str; 3] = ["get", "patch", "update"];
 
 fn text(name: &'static str) -> Column {
     Column::new(name, "string")
+}
+
+fn wide(name: &'static str) -> Column {
+    Column::wide(name)
 }
 
 fn core(kind: &'static str, plural: &'static str) -> ResourceKind {
@@ -24,13 +31,13 @@ fn virtual_kind(group: &'static str, kind: &'static str, plural: &'static str) -
 }
 
 /// Every row.
-pub(super) fn rows() -> Vec<ResourceKind> {
-    let mut rows = core_rows();
+pub(super) fn rows(allocator: &Arc<Allocator>) -> Vec<ResourceKind> {
+    let mut rows = core_rows(allocator);
     rows.extend(group_rows());
     rows
 }
 
-fn core_rows() -> Vec<ResourceKind> {
+fn core_rows(allocator: &Arc<Allocator>) -> Vec<ResourceKind> {
     vec![
         virtual_kind("", "Binding", "bindings"),
         core("ComponentStatus", "componentstatuses")
@@ -89,6 +96,15 @@ fn core_rows() -> Vec<ResourceKind> {
             .with_categories(&["all"])
             .with_name_rule(NameRule::Label)
             .with_selectable_fields(&["spec.clusterIP", "spec.type"])
+            .with_table(
+                [text("Type"), text("Cluster-IP"), text("External-IP"), text("Port(s)"), text("Age"), wide("Selector")],
+                service::row,
+            )
+            .with_defaults(service::default)
+            .with_validation(service::errors)
+            .with_update_validation(service::update_errors)
+            .with_prepare(service::prepare)
+            .with_companion(allocator.clone())
             .with_subresource("proxy", "ServiceProxyOptions", &PROXY)
             .with_status(),
     ]

@@ -1,0 +1,106 @@
+//! JSON patch (RFC 6902) and JSON merge patch (RFC 7386), with Kubernetes' answers to what fails.
+//!
+//! The third kind of patch, strategic merge, needs types: see [`strategic`](super::strategic). The fourth, server-side apply,
+//! is [`apply`](super::apply()).
+
+use crate::status::Status;
+use serde_json::{Value, json};
+
+/// The largest number of operations in one JSON patch.
+const MAX_OPERATIONS: usize = 10_000;
+
+/// Applies a JSON patch: all of its operations, or none.
+///
+/// # Errors
+/// 400 if it is no JSON patch, 413 if it is too long, 422 if an operation fails.
+pub fn json_patch(document: &Value, patch: &Value) -> Result<Value, Status> {
+    let operations: json_patch::Patch = serde_json::from_value(patch.clone())
+        .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+    if operations.0.len() > MAX_OPERATIONS {
+        let message = format!(
+            "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
+            operations.0.len()
+        );
+        return Err(Status::failure(413, "RequestEntityTooLarge", message));
+    }
+    let mut patched = document.clone();
+    // What fails is thrown away with the copy, so there is nothing to undo.
+    json_patch::patch_unsafe(&mut patched, &operations.0).map_err(|error| unprocessable(&error.to_string()))?;
+    Ok(patched)
+}
+
+/// Applies a merge patch: null removes, objects are merged, everything else replaces.
+///
+/// # Errors
+/// 400 if the patch is not an object.
+pub fn merge_patch(document: &Value, patch: &Value) -> Result<Value, Status> {
+    if !patch.is_object() {
+        return Err(Status::bad_request("error decoding patch: a merge patch must be an object"));
+    }
+    let mut merged = document.clone();
+    json_patch::merge(&mut merged, patch);
+    Ok(merged)
+}
+
+/// 422 in the form Kubernetes gives it: the text is in the causes.
+pub(crate) fn unprocessable(why: &str) -> Status {
+    let mut status = Status::failure(422, "Invalid", "the server rejected our request due to an error in our request");
+    status.details = Some(json!({"causes": [{"reason": "UnexpectedServerResponse", "message": why}]}));
+    status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_json_patch_is_applied_whole_or_not_at_all() {
+        let document = json!({"metadata": {"annotations": {"a/b": "1"}}, "list": [1, 2]});
+        let patch = json!([
+            {"op": "test", "path": "/metadata/annotations/a~1b", "value": "1"},
+            {"op": "replace", "path": "/metadata/annotations/a~1b", "value": "2"},
+            {"op": "add", "path": "/list/-", "value": 3},
+            {"op": "remove", "path": "/list/0"}
+        ]);
+        let patched = json_patch(&document, &patch).expect("applies");
+        assert_eq!(patched, json!({"metadata": {"annotations": {"a/b": "2"}}, "list": [2, 3]}));
+
+        let failing = json!([{"op": "remove", "path": "/list"}, {"op": "test", "path": "/x", "value": 1}]);
+        let refusal = json_patch(&document, &failing).expect_err("there is no /x");
+        assert_eq!((refusal.code, refusal.reason), (422, "Invalid"));
+        assert_eq!(json_patch(&document, &json!({"op": "add"})).expect_err("no list").code, 400);
+        assert_eq!(json_patch(&document, &json!([{"op": "fly", "path": "/"}])).expect_err("no such op").code, 400);
+    }
+
+    #[test]
+    fn a_patch_of_too_many_operations_is_refused() {
+        let patch = Value::Array(vec![json!({"op": "test", "path": "", "value": {}}); MAX_OPERATIONS + 1]);
+        assert_eq!(json_patch(&json!({}), &patch).expect_err("too many").code, 413);
+    }
+
+    #[test]
+    fn a_merge_patch_removes_with_null() {
+        let merged = merge_patch(&json!({"a": {"b": 1, "c": 2}, "l": [1]}), &json!({"a": {"b": null}, "l": [2], "n": {"x": null}}));
+        assert_eq!(merged, Ok(json!({"a": {"c": 2}, "l": [2], "n": {}})));
+        assert_eq!(merge_patch(&json!({}), &json!([])).expect_err("not an object").code, 400);
+    }
+
+    fn tree() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![any::<bool>().prop_map(Value::from), (0..5i64).prop_map(Value::from)];
+        let object = leaf.prop_recursive(4, 30, 4, |inner| {
+            proptest::collection::btree_map("[a-d]", inner, 0..4).prop_map(|map| Value::Object(map.into_iter().collect()))
+        });
+        proptest::collection::btree_map("[a-d]", object, 0..4).prop_map(|map| Value::Object(map.into_iter().collect()))
+    }
+
+    proptest! {
+        #[test]
+        fn merging_twice_is_merging_once_and_merging_into_nothing_gives_the_patch(document in tree(), patch in tree()) {
+            let once = merge_patch(&document, &patch).unwrap();
+            prop_assert_eq!(merge_patch(&once, &patch).unwrap(), once);
+            prop_assert_eq!(merge_patch(&json!({}), &patch).unwrap(), patch);
+            prop_assert_eq!(merge_patch(&document, &json!({})).unwrap(), document);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Checkpoints: the whole state at one revision, so that the log need not go back to the beginning.
+//!
+//! A [`Checkpoint`] is a format; [`Generations`] keeps the two newest of a directory. A new one is written beside
+//! them, synced, opened again and verified, and only then given its name. What is acknowledged never depends on it: as the
+//! log goes back to the older generation, either may be lost.
+
+use crate::error::OpenError;
+use crate::snapshot::Snapshot;
+use crate::{Revision, files, log};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use tracing::warn;
+
+/// A format for the whole state at one revision, in a directory of its own.
+pub(crate) trait Checkpoint: Send + Sync {
+    /// Writes `state` into the directory `path`, which does not exist yet. Need not sync.
+    fn write(&self, path: &Path, state: &Snapshot, cancelled: &AtomicBool) -> Result<(), CheckpointError>;
+    /// Reads it all, and fails unless it is exactly what was written.
+    fn load(&self, path: &Path) -> Result<Snapshot, CheckpointError>;
+    /// As [`Self::load`], but only to know whether it would succeed.
+    fn verify(&self, path: &Path) -> Result<Revision, CheckpointError>;
+}
+
+/// Why a checkpoint was not written or read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CheckpointError {
+    #[error("the store is closing")]
+    Cancelled,
+    #[error("{0}")]
+    Corrupt(String),
+    #[error("{0}")]
+    Engine(#[from] sled::Error),
+}
+
+/// Why a checkpoint could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot make the checkpoint {}", .path.display())]
+pub struct CheckpointFailed {
+    path: PathBuf,
+    source: Cause,
+}
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// How a directory ends whose checkpoint is in the making.
+const UNFINISHED: &str = "unfinished";
+
+/// The checkpoints of a store, and the log segments which they make superfluous.
+pub(crate) struct Generations {
+    format: Box<dyn Checkpoint>,
+    dir: PathBuf,
+    log_dir: PathBuf,
+}
+
+/// How many are kept.
+const KEPT: usize = 2;
+
+impl Generations {
+    pub(crate) fn new(format: Box<dyn Checkpoint>, dir: PathBuf, log_dir: PathBuf) -> Self {
+        Self { format, dir, log_dir }
+    }
+
+    /// The checkpoints there are, the oldest first.
+    pub(crate) fn list(&self) -> Result<Vec<(Revision, PathBuf)>, OpenError> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&self.dir).map_err(OpenError::io("read", &self.dir))? {
+            let path = entry.map_err(OpenError::io("read", &self.dir))?.path();
+            if let Some(revision) = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok()) {
+                found.push((Revision(revision), path));
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Reads the checkpoint at `path`.
+    pub(crate) fn load(&self, path: &Path) -> Result<Snapshot, OpenError> {
+        self.format.load(path).map_err(|error| OpenError::corrupt(path, 0, error))
+    }
+
+    /// Makes `state` the newest checkpoint, unless there is one as new, and drops what it supersedes.
+    pub(crate) fn write(&self, state: &Snapshot, cancelled: &AtomicBool) -> Result<(), CheckpointFailed> {
+        let path = self.dir.join(format!("{:020}", state.revision.0));
+        let written = self.write_to(&path, state, cancelled).and_then(|()| self.prune());
+        written.map_err(|error| {
+            // A full disk is not to stay full for that; what fails here is cleared away the next time.
+            let _ = self.clear_unfinished();
+            CheckpointFailed { path, source: error }
+        })
+    }
+
+    fn write_to(&self, path: &Path, state: &Snapshot, cancelled: &AtomicBool) -> Result<(), Cause> {
+        if self.list()?.last().is_some_and(|(newest, _)| *newest >= state.revision) {
+            return Ok(());
+        }
+        let unfinished = path.with_extension(UNFINISHED);
+        self.clear_unfinished()?;
+        self.format.write(&unfinished, state, cancelled)?;
+        files::secure_tree(&unfinished)?;
+        self.format.verify(&unfinished)?;
+        // Opening it may have written to it.
+        files::secure_tree(&unfinished)?;
+        std::fs::rename(&unfinished, path)?;
+        files::sync_dir(&self.dir)?;
+        Ok(())
+    }
+
+    /// Removes what a crash or a failure left half-written.
+    pub(crate) fn clear_unfinished(&self) -> Result<(), OpenError> {
+        for entry in std::fs::read_dir(&self.dir).map_err(OpenError::io("read", &self.dir))? {
+            let path = entry.map_err(OpenError::io("read", &self.dir))?.path();
+            if path.extension().is_some_and(|extension| extension == UNFINISHED) {
+                std::fs::remove_dir_all(&path).map_err(OpenError::io("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn prune(&self) -> Result<(), Cause> {
+        let mut generations = self.list()?;
+        while generations.len() > KEPT {
+            // The one before the newest becomes the one to fall back to: better know now that it still can be read.
+            let fallback = generations.len() - KEPT;
+            let superseded = match self.format.verify(&generations[fallback].1) {
+                Ok(_) => 0,
+                Err(error) => {
+                    warn!(checkpoint = %generations[fallback].1.display(), %error, "checkpoint has gone bad; dropping it");
+                    fallback
+                }
+            };
+            let (_, path) = generations.remove(superseded);
+            std::fs::remove_dir_all(&path).map_err(OpenError::io("remove", &path))?;
+        }
+        files::sync_dir(&self.dir).map_err(OpenError::io("sync", &self.dir))?;
+        match generations.as_slice() {
+            [(older, _), .., _] => Ok(log::trim(&self.log_dir, *older)?),
+            _ => Ok(()),
+        }
+    }
+}
