@@ -86,7 +86,11 @@ impl Authenticator for TokenAuthenticator {
         };
         let Some(token) = token else {
             let name = "system:anonymous".to_owned();
-            return Ok(Some(UserInfo { name, groups: vec!["system:unauthenticated".to_owned()], ..UserInfo::default() }));
+            return Ok(Some(UserInfo {
+                name,
+                groups: vec!["system:unauthenticated".to_owned()],
+                ..UserInfo::default()
+            }));
         };
         match self.user(token, &[ISSUER.to_owned()]).await {
             Ok(user) => Ok(Some(user)),

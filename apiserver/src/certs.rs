@@ -60,7 +60,8 @@ impl CertificateAuthority {
         let mut params = CertificateParams::default();
         params.distinguished_name = name("coracle-ca", &[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::CrlSign];
+        params.key_usages =
+            vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::CrlSign];
         valid_for(&mut params, 3650);
         let certificate = params.self_signed(&key)?.pem();
         Ok(CertificateAuthority { certificate, issuer: Issuer::new(params, key) })

@@ -45,7 +45,9 @@ fn wants_aggregated(headers: &HeaderMap) -> bool {
     // The first acceptable form wins; clients that know the aggregated one name it first.
     accept.split(',').any(|form| {
         let form: String = form.split_whitespace().collect();
-        form.contains("g=apidiscovery.k8s.io") && form.contains("v=v2;") | form.ends_with("v=v2") && form.contains("as=APIGroupDiscoveryList")
+        form.contains("g=apidiscovery.k8s.io")
+            && form.contains("v=v2;") | form.ends_with("v=v2")
+            && form.contains("as=APIGroupDiscoveryList")
     })
 }
 
@@ -152,7 +154,8 @@ fn resource_list(registry: &Registry, group: &str, version: &str) -> Option<Valu
             list.push(entry);
         }
     }
-    let document = json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list});
+    let document =
+        json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list});
     (!rows.is_empty()).then_some(document)
 }
 

@@ -4,26 +4,39 @@
 //! store transaction → encode. One generic handler for all kinds; what differs between kinds is a row of the registry.
 
 pub mod admission;
+pub mod authentication;
 pub mod authn;
 pub mod authz;
+pub mod certs;
 pub mod extension;
 pub mod kinds;
 pub mod pod_streams;
+pub mod rbac;
+pub mod rbac_bootstrap;
 pub mod registry;
 pub mod request;
+pub mod reviews;
 pub mod schema;
+pub mod server;
 pub mod status;
+pub mod tokens;
 
 mod clock;
+mod discovery;
 mod encode;
 mod handler;
 mod list_options;
 mod middleware;
 mod negotiate;
+mod routes;
 mod selector;
 mod storage;
 mod strategy;
+mod streams;
 mod table;
+mod token_request;
+
+pub use routes::{VERSION, install_defaults};
 
 use admission::Admission;
 use arc_swap::ArcSwap;

@@ -307,7 +307,9 @@ async fn follow(
 impl Objects {
     /// Takes in the object under a store key; `None` if it is gone.
     fn put(&mut self, key: &str, value: Option<Value>) {
-        let Some((plural, name)) = key.strip_prefix("/registry/").and_then(|rest| rest.split_once(SUFFIX)) else { return };
+        let Some((plural, name)) = key.strip_prefix("/registry/").and_then(|rest| rest.split_once(SUFFIX)) else {
+            return;
+        };
         match (plural, value) {
             ("clusterroles" | "roles", value) => {
                 let id = if plural == "roles" { name.to_owned() } else { format!("/{name}") };
@@ -394,14 +396,23 @@ mod tests {
     fn objects() -> Objects {
         let mut objects = Objects::default();
         let key = |plural: &str, name: &str| format!("/registry/{plural}{SUFFIX}{name}");
-        objects.put(&key("roles", "dev/reader"), Some(json!({"metadata": {"namespace": "dev"}, "rules": [
+        objects.put(
+            &key("roles", "dev/reader"),
+            Some(json!({"metadata": {"namespace": "dev"}, "rules": [
             {"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods", "pods/log"]},
-            {"verbs": ["update"], "apiGroups": ["apps"], "resources": ["*/scale"], "resourceNames": ["web"]}]})));
+            {"verbs": ["update"], "apiGroups": ["apps"], "resources": ["*/scale"], "resourceNames": ["web"]}]})),
+        );
         objects.put(&key("rolebindings", "dev/b"), Some(json!({"metadata": {"namespace": "dev"},
             "roleRef": {"kind": "Role", "name": "reader"}, "subjects": [{"kind": "ServiceAccount", "name": "bot"}, {"kind": "Group", "name": "devs"}]})));
-        objects.put(&key("clusterroles", "health"), Some(json!({"rules": [{"verbs": ["get"], "nonResourceURLs": ["/healthz/*", "/version"]}]})));
-        objects.put(&key("clusterrolebindings", "h"), Some(json!({"metadata": {}, "roleRef": {"kind": "ClusterRole", "name": "health"},
-            "subjects": [{"kind": "User", "name": "eve"}]})));
+        objects.put(
+            &key("clusterroles", "health"),
+            Some(json!({"rules": [{"verbs": ["get"], "nonResourceURLs": ["/healthz/*", "/version"]}]})),
+        );
+        objects.put(
+            &key("clusterrolebindings", "h"),
+            Some(json!({"metadata": {}, "roleRef": {"kind": "ClusterRole", "name": "health"},
+            "subjects": [{"kind": "User", "name": "eve"}]})),
+        );
         objects
     }
 
@@ -421,7 +432,14 @@ mod tests {
         assert!(!allowed(&compiled, &dev, Attributes { namespace: "prod", ..get }));
         assert!(!allowed(&compiled, &dev, Attributes { verb: "delete", ..get }));
         assert!(!allowed(&compiled, &UserInfo::new("mallory", &[]), get));
-        let scale = Attributes { verb: "update", group: "apps", resource: "deployments/scale", namespace: "dev", name: "web", ..Attributes::default() };
+        let scale = Attributes {
+            verb: "update",
+            group: "apps",
+            resource: "deployments/scale",
+            namespace: "dev",
+            name: "web",
+            ..Attributes::default()
+        };
         assert!(allowed(&compiled, &dev, scale));
         assert!(!allowed(&compiled, &dev, Attributes { name: "api", ..scale }));
     }

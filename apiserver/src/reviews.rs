@@ -122,7 +122,8 @@ impl Review {
         let namespace = spec["namespace"].as_str().unwrap_or_default();
         let rules = self.rbac.rules(user, namespace).await;
         let (paths, resources): (Vec<_>, Vec<_>) = rules.iter().partition(|rule| !rule.non_resource_urls.is_empty());
-        let list = |rules: Vec<&crate::rbac::Rule>| rules.into_iter().map(crate::rbac::Rule::to_json).collect::<Vec<_>>();
+        let list =
+            |rules: Vec<&crate::rbac::Rule>| rules.into_iter().map(crate::rbac::Rule::to_json).collect::<Vec<_>>();
         json!({"resourceRules": list(resources), "nonResourceRules": list(paths), "incomplete": false})
     }
 }

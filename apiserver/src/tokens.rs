@@ -177,7 +177,8 @@ mod tests {
 
     fn claims(exp: i64) -> Claims {
         let serviceaccount = BoundObject { name: "builder".into(), uid: "u1".into() };
-        let kubernetes = KubernetesClaims { namespace: "ci".into(), serviceaccount, pod: None, node: None, secret: None };
+        let kubernetes =
+            KubernetesClaims { namespace: "ci".into(), serviceaccount, pod: None, node: None, secret: None };
         let sub = "system:serviceaccount:ci:builder".into();
         Claims { aud: vec![ISSUER.into()], exp, iat: 1000, nbf: 1000, iss: ISSUER.into(), sub, kubernetes }
     }
@@ -189,7 +190,10 @@ mod tests {
         let at = |second| jiff::Timestamp::from_second(second).expect("a time");
         let token = signer.sign(&claims(2000)).expect("signed");
         let audience = [ISSUER.to_owned()];
-        assert_eq!(again.verify(&token, at(1500), &audience).expect("valid").user().name, "system:serviceaccount:ci:builder");
+        assert_eq!(
+            again.verify(&token, at(1500), &audience).expect("valid").user().name,
+            "system:serviceaccount:ci:builder"
+        );
         assert!(again.verify(&token, at(2000), &audience).expect_err("expired").contains("expired"));
         assert!(again.verify(&token, at(900), &audience).expect_err("too early").contains("not valid yet"));
         assert!(again.verify(&token, at(1500), &["vault".to_owned()]).is_err());

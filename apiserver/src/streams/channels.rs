@@ -55,9 +55,21 @@ struct Wanted {
     tty: bool,
 }
 
-async fn run(socket: WebSocket, streams: Streams, container: ContainerRef, command: Option<Vec<String>>, wanted: Wanted) {
+async fn run(
+    socket: WebSocket,
+    streams: Streams,
+    container: ContainerRef,
+    command: Option<Vec<String>>,
+    wanted: Wanted,
+) {
     let (mut sink, source) = socket.split();
-    let lowest = if wanted.stdout { STDOUT } else if wanted.stderr { STDERR } else { STATUS };
+    let lowest = if wanted.stdout {
+        STDOUT
+    } else if wanted.stderr {
+        STDERR
+    } else {
+        STATUS
+    };
     // Tells the client that the streams are there.
     if sink.send(Message::Binary(Bytes::copy_from_slice(&[lowest]))).await.is_err() {
         return;
@@ -128,7 +140,11 @@ async fn send_all(sink: &mut SplitSink<WebSocket, Message>, mut messages: mpsc::
 }
 
 /// Takes the client's messages until it has gone.
-async fn receive(mut source: SplitStream<WebSocket>, mut stdin: Option<DuplexStream>, resized: mpsc::Sender<TerminalSize>) {
+async fn receive(
+    mut source: SplitStream<WebSocket>,
+    mut stdin: Option<DuplexStream>,
+    resized: mpsc::Sender<TerminalSize>,
+) {
     while let Some(Ok(message)) = source.next().await {
         let data = match message {
             Message::Binary(data) => data,

@@ -42,7 +42,10 @@ fn options(query: &Query, now: jiff::Timestamp) -> Result<LogOptions, Status> {
         errors.push(FieldError::invalid("sinceTime", &(*text).into(), format!("must be an RFC 3339 time: {why}")));
     }
     if since_seconds.is_some() && since_time.is_some() {
-        errors.push(FieldError::forbidden("sinceSeconds", "at most one of `sinceTime` or `sinceSeconds` may be specified"));
+        errors.push(FieldError::forbidden(
+            "sinceSeconds",
+            "at most one of `sinceTime` or `sinceSeconds` may be specified",
+        ));
     }
     if !errors.is_empty() {
         return Err(Status::invalid("", "PodLogOptions", "", &errors));

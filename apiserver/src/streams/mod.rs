@@ -65,9 +65,12 @@ impl Connector for PodConnector {
             }
             Kind::PortForward => {
                 let ports = query.values("ports").flat_map(|ports| ports.split(','));
-                let ports = ports.map(|port| port.trim().parse::<u16>().map_err(|_| port)).collect::<Result<Vec<_>, _>>();
+                let ports =
+                    ports.map(|port| port.trim().parse::<u16>().map_err(|_| port)).collect::<Result<Vec<_>, _>>();
                 let ports = ports.map_err(|port| {
-                    Status::bad_request(format!("ports: Invalid value: {port:?}: must be between 1 and 65535, inclusive"))
+                    Status::bad_request(format!(
+                        "ports: Invalid value: {port:?}: must be between 1 and 65535, inclusive"
+                    ))
                 })?;
                 let upgrade = upgrade(&mut parts).await?;
                 Ok(port_forward::answer(upgrade, streams, container, ports))
@@ -78,9 +81,8 @@ impl Connector for PodConnector {
 
 async fn upgrade(parts: &mut Parts) -> Result<WebSocketUpgrade, Status> {
     let upgrade = WebSocketUpgrade::from_request_parts(parts, &()).await;
-    upgrade.map_err(|why| {
-        Status::bad_request(format!("Upgrade request required: this resource speaks WebSocket ({why})"))
-    })
+    upgrade
+        .map_err(|why| Status::bad_request(format!("Upgrade request required: this resource speaks WebSocket ({why})")))
 }
 
 async fn pod(server: &ApiServer, info: &RequestInfo) -> Result<Value, Status> {
@@ -111,7 +113,8 @@ fn container(pod: &Value, info: &RequestInfo, wanted: Option<&str>, kind: Kind) 
             Some(name) => name,
             None => {
                 let choice = many.join(" ");
-                let text = format!("a container name must be specified for pod {}, choose one of: [{choice}]", info.name);
+                let text =
+                    format!("a container name must be specified for pod {}, choose one of: [{choice}]", info.name);
                 return Err(Status::bad_request(text));
             }
         },

@@ -23,7 +23,12 @@ const MOST_STREAMS: usize = 2000;
 const WINDOW: usize = 16;
 
 /// Upgrades the connection and forwards.
-pub(super) fn answer(upgrade: WebSocketUpgrade, streams: Streams, container: ContainerRef, ports: Vec<u16>) -> Response {
+pub(super) fn answer(
+    upgrade: WebSocketUpgrade,
+    streams: Streams,
+    container: ContainerRef,
+    ports: Vec<u16>,
+) -> Response {
     let upgrade = upgrade.protocols([TUNNEL, "v4.channel.k8s.io"]);
     upgrade.on_upgrade(move |socket| async move {
         if socket.protocol().is_some_and(|protocol| protocol.as_bytes() == TUNNEL.as_bytes()) {
@@ -71,7 +76,8 @@ async fn run(socket: WebSocket, streams: Streams, container: ContainerRef) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
                 Err(error) => {
-                    let close = CloseFrame { code: axum::extract::ws::close_code::PROTOCOL, reason: error.to_string().into() };
+                    let close =
+                        CloseFrame { code: axum::extract::ws::close_code::PROTOCOL, reason: error.to_string().into() };
                     let _ = sink.send(Message::Close(Some(close))).await;
                     return;
                 }
@@ -85,7 +91,10 @@ async fn run(socket: WebSocket, streams: Streams, container: ContainerRef) {
                         return;
                     }
                     let header = |name: &str| {
-                        headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.clone())
+                        headers
+                            .iter()
+                            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+                            .map(|(_, value)| value.clone())
                     };
                     let id = header("requestid").unwrap_or_default();
                     let pair = pairs.entry(id.clone()).or_default();
@@ -97,7 +106,8 @@ async fn run(socket: WebSocket, streams: Streams, container: ContainerRef) {
                         pairs.remove(&id);
                         let (input, receiver) = mpsc::channel(WINDOW);
                         inputs.insert(stream, input);
-                        let connection = Connection { streams: streams.clone(), container: container.clone(), error, stream, port };
+                        let connection =
+                            Connection { streams: streams.clone(), container: container.clone(), error, stream, port };
                         connections.spawn(connection.run(receiver, sender.clone()));
                     }
                 }

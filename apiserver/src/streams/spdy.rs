@@ -20,9 +20,19 @@ const FIN: u8 = 1;
 /// What the other side says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Frame {
-    SynStream { stream: u32, headers: Vec<(String, String)>, fin: bool },
-    Data { stream: u32, data: Bytes, fin: bool },
-    Reset { stream: u32 },
+    SynStream {
+        stream: u32,
+        headers: Vec<(String, String)>,
+        fin: bool,
+    },
+    Data {
+        stream: u32,
+        data: Bytes,
+        fin: bool,
+    },
+    Reset {
+        stream: u32,
+    },
     Ping(u32),
     GoAway,
     /// Known, and of no consequence here.
@@ -128,7 +138,9 @@ impl Decoder {
         let count = plain.try_get_u32().map_err(|_| SpdyError::Headers)?;
         let mut headers = Vec::new();
         for _ in 0..count {
-            let (Some(name), Some(value)) = (text(&mut plain), text(&mut plain)) else { return Err(SpdyError::Headers) };
+            let (Some(name), Some(value)) = (text(&mut plain), text(&mut plain)) else {
+                return Err(SpdyError::Headers);
+            };
             headers.push((name, value));
         }
         Ok(headers)
@@ -212,7 +224,8 @@ mod tests {
         wire.extend_from_slice(&encoder.syn_stream(3, &[("streamtype", "data"), ("port", "80")]));
         wire.extend_from_slice(&data(3, b"hello", true));
         wire.extend_from_slice(&ping(7));
-        let header = |kind: &str| vec![("streamtype".to_owned(), kind.to_owned()), ("port".to_owned(), "80".to_owned())];
+        let header =
+            |kind: &str| vec![("streamtype".to_owned(), kind.to_owned()), ("port".to_owned(), "80".to_owned())];
         let expected = [
             Frame::SynStream { stream: 1, headers: header("error"), fin: false },
             Frame::SynStream { stream: 3, headers: header("data"), fin: false },
