@@ -51,6 +51,7 @@ use registry::{Registry, ResourceKind};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+use schema::Schemas;
 use store::{Revision, Store};
 use tokio::sync::watch;
 
@@ -102,6 +103,7 @@ pub struct ApiServer {
 struct Inner {
     store: Arc<dyn Store>,
     registry: ArcSwap<Registry>,
+    schemas: Schemas,
     config: Config,
     clock: Clock,
     identifiers: Identifiers,
@@ -119,6 +121,7 @@ impl ApiServer {
         let inner = Inner {
             store,
             registry: ArcSwap::from_pointee(registry),
+            schemas: Schemas::new(),
             clock: Clock::starting_at(config.start),
             identifiers: Identifiers::new(config.seed),
             pod_streams: RwLock::default(),
@@ -168,6 +171,11 @@ impl ApiServer {
             registry.insert(kind.clone());
             registry
         });
+    }
+
+    /// The types of all kinds; a CustomResourceDefinition registers its own.
+    pub fn schemas(&self) -> &Schemas {
+        &self.inner.schemas
     }
 
     /// Connects the nodes, for logs, exec, attach, port-forward and the proxies.

@@ -15,8 +15,6 @@
 mod endpoint;
 mod explain;
 mod filter;
-#[cfg(test)]
-mod naive;
 mod peer;
 mod ports;
 mod rule;

@@ -11,11 +11,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use store::{EmbeddedStore, Options, Revision, Store};
+use store::{EmbeddedStore, Options, Retention, Revision, Store};
 
 const DIRECTORY: &str = "STORE_TEST_WRITER_DIRECTORY";
 /// Small, so that a round changes segments and makes checkpoints.
-const CRASHING: Options = Options { segment_bytes: 256 << 10, checkpoint_bytes: 1 << 20, ..OPTIONS };
+const CRASHING: Options = Options {
+    segment_bytes: 256 << 10,
+    checkpoint_bytes: 1 << 20,
+    retention: Retention { bytes: 4 << 20, ..RETENTION },
+};
 const WRITERS: u64 = 4;
 const KEYS: u64 = 10;
 
