@@ -1,9 +1,225 @@
 //! The Kubernetes REST API over a [`store::Store`].
 //!
-//! A request's journey: `server` → `request` → `authn` → `authz` → [`registry`] → decode, default, admit, validate →
+//! A request's journey: `server` → [`request`] → [`authn`] → [`authz`] → [`registry`] → decode, default, admit, validate →
 //! store transaction → encode. One generic handler for all kinds; what differs between kinds is a row of the registry.
 
+pub mod admission;
+pub mod authentication;
+pub mod authn;
+pub mod authz;
+pub mod certs;
+pub mod extension;
 pub mod kinds;
 pub mod pod_streams;
+pub mod rbac;
+pub mod rbac_bootstrap;
 pub mod registry;
+pub mod request;
+pub mod reviews;
+pub mod schema;
+pub mod server;
 pub mod status;
+pub mod tokens;
+
+mod clock;
+mod discovery;
+mod encode;
+mod handler;
+mod list_options;
+mod middleware;
+mod negotiate;
+mod routes;
+mod selector;
+mod storage;
+mod strategy;
+mod streams;
+mod table;
+mod token_request;
+
+pub use routes::{VERSION, install_defaults};
+
+use admission::Admission;
+use arc_swap::ArcSwap;
+use authn::{Authenticator, InProcessOnly, UserInfo};
+use authz::{AlwaysAllow, Authorizer};
+use axum::Router;
+use clock::{Clock, Identifiers};
+use extension::{Connector, ExtensionKey, VirtualResource};
+use parking_lot::{Mutex, RwLock};
+use pod_streams::PodStreams;
+use registry::{Registry, ResourceKind};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use schema::Schemas;
+use store::{Revision, Store};
+use tokio::sync::watch;
+
+/// How an [`ApiServer`] is to work.
+#[derive(Clone)]
+pub struct Config {
+    /// Seed of `uid`s and generated names; random ones without.
+    pub seed: Option<u64>,
+    /// The wall-clock time at the start; from there on tokio's clock counts.
+    pub start: jiff::Timestamp,
+    /// Who is who.
+    pub authenticator: Arc<dyn Authenticator>,
+    /// Who may do what.
+    pub authorizer: Arc<dyn Authorizer>,
+    /// Plug-ins, in the order they are asked.
+    pub admission: Vec<Arc<dyn Admission>>,
+    /// A watch that asked for bookmarks gets one at least this often.
+    pub bookmark_interval: Duration,
+    /// A watch without `timeoutSeconds` ends after this time.
+    pub watch_timeout: Duration,
+    /// Larger bodies are refused with 413.
+    pub body_limit: usize,
+    /// So many requests at a time, watches and streams aside; more are refused with 429.
+    pub max_in_flight: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            seed: None,
+            start: jiff::Timestamp::now(),
+            authenticator: Arc::new(InProcessOnly),
+            authorizer: Arc::new(AlwaysAllow),
+            admission: Vec::new(),
+            bookmark_interval: Duration::from_secs(60),
+            watch_timeout: Duration::from_secs(30 * 60),
+            body_limit: 3 << 20,
+            max_in_flight: 400,
+        }
+    }
+}
+
+/// The API server. Clones are the same server.
+#[derive(Clone)]
+pub struct ApiServer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Arc<dyn Store>,
+    registry: ArcSwap<Registry>,
+    schemas: Schemas,
+    config: Config,
+    clock: Clock,
+    identifiers: Identifiers,
+    pod_streams: RwLock<Option<Arc<dyn PodStreams>>>,
+    virtual_resources: RwLock<HashMap<ExtensionKey, Arc<dyn VirtualResource>>>,
+    connectors: RwLock<HashMap<ExtensionKey, Arc<dyn Connector>>>,
+    routes: Mutex<Router>,
+    stopping: watch::Sender<bool>,
+    in_flight: tokio::sync::Semaphore,
+}
+
+impl ApiServer {
+    /// A server of these kinds over `store`.
+    pub fn new(store: Arc<dyn Store>, registry: Registry, config: Config) -> Self {
+        let inner = Inner {
+            store,
+            registry: ArcSwap::from_pointee(registry),
+            schemas: Schemas::new(),
+            clock: Clock::starting_at(config.start),
+            identifiers: Identifiers::new(config.seed),
+            pod_streams: RwLock::default(),
+            virtual_resources: RwLock::default(),
+            connectors: RwLock::default(),
+            routes: Mutex::default(),
+            stopping: watch::Sender::new(false),
+            in_flight: tokio::sync::Semaphore::new(config.max_in_flight),
+            config,
+        };
+        ApiServer { inner: Arc::new(inner) }
+    }
+
+    /// The service. Every request passes authentication, then authorization, then the handler.
+    pub fn router(&self) -> Router {
+        let routes = self.inner.routes.lock().clone();
+        let router = routes.fallback(handler::handle).with_state(());
+        middleware::wrap(self.clone(), router)
+    }
+
+    /// The service for an in-process client that is `user`, without credentials; `kube::Client::new` takes it.
+    pub fn router_as(&self, user: UserInfo) -> Router {
+        self.router().layer(axum::Extension(user))
+    }
+
+    /// Adds routes beside the generic handler, behind the same authentication and authorization. Their handlers find
+    /// [`UserInfo`] and [`request::RequestInfo`] among the request's extensions. Seen by routers made afterwards.
+    pub fn add_routes(&self, routes: Router) {
+        let mut all = self.inner.routes.lock();
+        *all = std::mem::take(&mut *all).merge(routes);
+    }
+
+    /// The store beneath.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.inner.store
+    }
+
+    /// Every kind served now.
+    pub fn registry(&self) -> Arc<Registry> {
+        self.inner.registry.load_full()
+    }
+
+    /// Adds or replaces a kind at run time (a CustomResourceDefinition).
+    pub fn add_kind(&self, kind: ResourceKind) {
+        self.inner.registry.rcu(|registry| {
+            let mut registry = Registry::clone(registry);
+            registry.insert(kind.clone());
+            registry
+        });
+    }
+
+    /// The types of all kinds; a CustomResourceDefinition registers its own.
+    pub fn schemas(&self) -> &Schemas {
+        &self.inner.schemas
+    }
+
+    /// Connects the nodes, for logs, exec, attach, port-forward and the proxies.
+    pub fn set_pod_streams(&self, streams: Arc<dyn PodStreams>) {
+        *self.inner.pod_streams.write() = Some(streams);
+    }
+
+    /// The nodes, once they are connected.
+    pub fn pod_streams(&self) -> Option<Arc<dyn PodStreams>> {
+        self.inner.pod_streams.read().clone()
+    }
+
+    /// Answers a resource that is computed, not stored: `resource` may be `tokenreviews` or `serviceaccounts/token`.
+    pub fn set_virtual_resource(&self, group: &str, version: &str, resource: &str, answer: Arc<dyn VirtualResource>) {
+        self.inner.virtual_resources.write().insert(extension::key(group, version, resource), answer);
+    }
+
+    /// Hands the whole HTTP request of a resource over, such as `pods/exec`.
+    pub fn set_connector(&self, group: &str, version: &str, resource: &str, connector: Arc<dyn Connector>) {
+        self.inner.connectors.write().insert(extension::key(group, version, resource), connector);
+    }
+
+    /// Makes running watches that asked for bookmarks send one as soon as they have caught up.
+    pub fn request_progress(&self) {
+        self.inner.store.request_progress();
+    }
+
+    /// The newest revision of the store.
+    pub fn revision(&self) -> Revision {
+        self.inner.store.revision()
+    }
+
+    /// The time as objects and certificates see it.
+    pub fn now(&self) -> jiff::Timestamp {
+        self.inner.clock.now()
+    }
+
+    /// Ends all watches, in good order, so that a listener can finish its connections.
+    pub fn stop(&self) {
+        self.inner.stopping.send_replace(true);
+    }
+
+    /// Becomes true when [`ApiServer::stop`] is called; for streams that have to end then.
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.inner.stopping.subscribe()
+    }
+}

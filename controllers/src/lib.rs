@@ -1,1 +1,138 @@
-//! placeholder
+//! The controller manager and the scheduler: from what is wanted to the objects which bring it about.
+//!
+//! Everything here is a client of the API, over `kube` and the shared informers. A controller is a queue of keys
+//! ([`queue`]), a reconcile per key which first decides (a pure function of what the informers show) and then writes
+//! through a [`session::Session`]. What pods do on a node is the kubelet's; what packets do is the proxy's.
+
+mod clock;
+mod deployment;
+mod endpoint_slice;
+mod endpoints;
+mod event;
+mod meta;
+mod namespaces;
+mod pods;
+mod queue;
+mod random;
+mod replica_set;
+mod scheduler;
+mod session;
+
+pub use clock::Clock;
+
+use informer::{Change, Informer, Informers, Update};
+use queue::{Next, Queue};
+use random::Random;
+use session::{Key, Session};
+use std::future::Future;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+
+/// What the controllers must be told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The source of all chance: name suffixes, ties between nodes.
+    pub seed: u64,
+    /// The cluster's wall clock.
+    pub clock: Clock,
+    /// The certificate authority that pods find in `kube-root-ca.crt`, as PEM.
+    pub ca_pem: String,
+    /// Addresses for Services of type LoadBalancer, as `address/prefix`; without any they stay pending.
+    pub load_balancer_pool: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config { seed: 0, clock: Clock::starting_now(), ca_pem: String::new(), load_balancer_pool: vec![] }
+    }
+}
+
+/// The running controllers. Dropping this ends them.
+#[derive(Debug)]
+pub struct Controllers {
+    tasks: JoinSet<()>,
+}
+
+impl Controllers {
+    /// Ends all controllers and waits until they have ended.
+    pub async fn stop(mut self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+/// Starts the controller manager and the scheduler. They work as soon as the API answers, and until the returned owner
+/// is stopped or dropped.
+pub fn start(client: kube::Client, informers: Informers, config: Config) -> Controllers {
+    let (events, write_events) = event::Recorder::new(client.clone(), config.clock, informers.activity().clone());
+    let shared = Shared { client, informers, clock: config.clock, events, seed: config.seed };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(write_events);
+    namespaces::start(&shared, &config, &mut tasks);
+    scheduler::start(&shared, &mut tasks);
+    deployment::start(&shared, &mut tasks);
+    replica_set::start(&shared, &mut tasks);
+    endpoint_slice::start(&shared, &mut tasks);
+    endpoints::start(&shared, &mut tasks);
+    Controllers { tasks }
+}
+
+/// What every controller works with. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    client: kube::Client,
+    informers: Informers,
+    clock: Clock,
+    events: event::Recorder,
+    seed: u64,
+}
+
+impl Shared {
+    /// The generator of the controller `name`.
+    fn random(&self, name: &str) -> Random {
+        Random::of(self.seed, name)
+    }
+}
+
+/// One controller: how it reconciles a key.
+pub(crate) trait Controller: Send + Sync + 'static {
+    /// Its name in the logs.
+    const NAME: &'static str;
+    /// How many keys it works on at the same time.
+    const WORKERS: usize = 16;
+
+    /// Brings the object behind `key` closer to what is wanted.
+    fn reconcile(&self, session: &Session, key: &Key) -> impl Future<Output = session::Result<Next>> + Send;
+}
+
+/// Works off `queue` with `controller`. A key is done when the informers show what its reconcile has written.
+async fn run<C: Controller>(shared: Shared, queue: Queue<Key>, controller: C) {
+    let controller = Arc::new(controller);
+    let reconcile = |key: Key| {
+        let (controller, session) = (controller.clone(), Session::new(shared.clone()));
+        async move {
+            let outcome = controller.reconcile(&session, &key).await;
+            session.echoed().await;
+            outcome
+        }
+    };
+    queue.work(C::NAME, C::WORKERS, reconcile).await;
+}
+
+/// Queues the keys which `keys` finds in every change that `informer` tells.
+async fn follow<K: informer::Resource>(
+    informer: Informer<K>,
+    queue: Queue<Key>,
+    mut keys: impl FnMut(&Update<K>) -> Vec<Key>,
+) {
+    let mut changes = informer.subscribe();
+    while let Some(Change { update, working }) = changes.next().await {
+        for key in keys(&update) {
+            queue.add(key, Some(working.clone()));
+        }
+    }
+}
+
+/// Queues the changed objects themselves.
+async fn follow_own<K: informer::Resource>(informer: Informer<K>, queue: Queue<Key>) {
+    follow(informer, queue, |update| vec![Key::of(update.object().metadata())]).await;
+}

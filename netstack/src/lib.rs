@@ -5,8 +5,33 @@
 //! [`TcpListener`], [`TcpStream`], [`UdpSocket`] and ping, as tokio users know them. What a flow may do and where it
 //! really goes is decided by [`Translate`] and [`Filter`], which others implement: nothing here knows who they are.
 
+mod answer;
+mod arena;
+mod checksum;
+mod core;
 mod flow;
+mod flow_key;
+mod flow_table;
+mod gateway;
+mod host;
+mod life;
 mod network;
+mod packet;
+mod port;
+mod raw;
+mod rewrite;
+mod stream;
+mod switch;
+mod tap;
+mod tcp;
+mod timers;
+mod udp;
 
 pub use flow::*;
+pub use gateway::{Gateway, GatewayConfig};
+pub use host::Host;
 pub use network::*;
+pub use raw::RawPort;
+pub use stream::{TcpListener, TcpStream};
+pub use tap::Tap;
+pub use udp::UdpSocket;

@@ -1,18 +1,22 @@
 //! The network: the switch and all that is attached to it.
 
+use crate::core::Shared;
 use crate::flow::{FiveTuple, Hooks, PortTag, Reason};
+use crate::gateway::{Gateway, GatewayConfig, GatewayState};
+use crate::host::Host;
+use crate::life::Life;
+use crate::port::Kind;
+use crate::raw::{RawPort, RawState};
+use crate::tap::Tap;
 use bytes::Bytes;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Settings of a [`Network`].
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Largest IP packet on the wire, in bytes; in-process pairs exchange segments up to 64 KiB (TSO).
+    /// Largest IP packet on the wire, in bytes (1280 to 65,535); in-process pairs exchange segments up to 64 KiB (TSO).
     pub mtu: usize,
     /// Seed of every choice made here: ephemeral ports, initial sequence numbers, SNAT ports.
     pub seed: u64,
@@ -20,9 +24,15 @@ pub struct Config {
 
 /// The switch with its ports, flow table and hooks. Cheap to clone: all clones are one network.
 ///
-/// Lives on the tokio runtime it was made on; ends when [`Network::stop`] is called or the last handle is dropped.
+/// Lives on the tokio runtime it was made on; ends when [`Network::stop`] is called or the last handle - of the network or
+/// of anything attached to it - is dropped.
+///
+/// Hooks and the closures given to [`Network::retain_flows`] run with the network's lock held: they must not call back into it.
 #[derive(Clone, Debug)]
-pub struct Network {}
+pub struct Network {
+    shared: Arc<Shared>,
+    life: Arc<Life>,
+}
 
 /// Why a host or port could not be attached.
 #[derive(Debug, thiserror::Error)]
@@ -30,27 +40,13 @@ pub enum AttachError {
     /// Another port has this address.
     #[error("address {0} is already attached")]
     AddressInUse(IpAddr),
+    /// There is a gateway already.
+    #[error("a gateway is already attached")]
+    SecondGateway,
     /// The network has stopped.
     #[error("the network has stopped")]
     Stopped,
 }
-
-/// Where traffic to addresses that nobody in the network has goes: out through the operating system's sockets.
-#[derive(Clone, Debug)]
-pub struct GatewayConfig {
-    /// The gateway's own addresses inside the network (a [`Host`] for the host side: [`Gateway::host`]).
-    pub addresses: Vec<IpAddr>,
-    /// Addresses inside the network that mean another address of the operating system's, for example one that means its loopback.
-    pub aliases: Vec<(IpAddr, IpAddr)>,
-    /// Ranges that are never forwarded outside (prefix, length); to them: no route.
-    pub inside: Vec<(IpAddr, u8)>,
-    /// Whether other addresses are forwarded at all.
-    pub forward: bool,
-}
-
-/// The gateway to the operating system.
-#[derive(Clone, Debug)]
-pub struct Gateway {}
 
 /// One flow of the conntrack table.
 #[derive(Clone, Debug)]
@@ -88,182 +84,91 @@ pub struct Captured {
     pub at: tokio::time::Instant,
 }
 
-/// A running capture; a full queue drops the newest and counts it.
-#[derive(Debug)]
-pub struct Tap {}
-
 impl Network {
     /// An empty network whose hooks pass and accept everything.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub fn new(config: Config) -> Network {
-        todo!("{config:?}")
+        let shared = Shared::new(config);
+        let life = Arc::new(Life(shared.clone()));
+        Network { shared, life }
     }
+
     /// Attaches an in-process host. Dropping the last handle of the [`Host`] and its sockets detaches it.
+    ///
+    /// # Errors
+    /// An address is taken, or the network has stopped.
     pub fn attach_host(&self, addresses: &[IpAddr], tag: PortTag) -> Result<Host, AttachError> {
-        todo!("{addresses:?} {tag:?}")
+        let port = self.shared.with(|core| {
+            let host = core.new_host(false);
+            core.attach(addresses, tag, host)
+        })?;
+        Ok(Host::new(&self.shared, &self.life, port, tag, addresses))
     }
+
     /// Attaches a port without a stack: whoever holds it sends and receives IP packets (a TUN device, a fuzzer).
+    ///
+    /// With no address it is promiscuous: it may send from any, and receives nothing.
+    ///
+    /// # Errors
+    /// An address is taken, or the network has stopped.
     pub fn attach_raw(&self, addresses: &[IpAddr], tag: PortTag) -> Result<RawPort, AttachError> {
-        todo!("{addresses:?} {tag:?}")
+        let port = self.shared.with(|core| core.attach(addresses, tag, Kind::Raw(Box::new(RawState::default()))))?;
+        Ok(RawPort { shared: self.shared.clone(), port, _life: self.life.clone() })
     }
+
     /// Attaches the gateway: at most one.
+    ///
+    /// # Errors
+    /// There is one, an address is taken, or the network has stopped.
     pub fn attach_gateway(&self, config: GatewayConfig) -> Result<Gateway, AttachError> {
-        todo!("{config:?}")
+        let port = self.shared.with(|core| {
+            if core.gateway.is_some() {
+                return Err(AttachError::SecondGateway);
+            }
+            let host = core.new_host(true);
+            let port = core.attach(&config.addresses, PortTag(0), host)?;
+            core.gateway = Some(GatewayState {});
+            Ok(port)
+        })?;
+        Ok(Gateway { host: Host::new(&self.shared, &self.life, port, PortTag(0), &config.addresses) })
     }
+
     /// Swaps the hooks. Flows are judged again at their next packet.
     pub fn install(&self, hooks: Hooks) {
-        let _ = hooks;
-        todo!()
+        let old = self.shared.with(|core| core.switch.install(hooks));
+        // Outside the lock: what the hooks hold may be dropped with them.
+        drop(old);
     }
+
     /// Begins a new epoch: every flow's verdict (not its translation) is asked again at its next packet.
     pub fn reevaluate(&self) {
-        todo!()
+        self.shared.with(|core| core.switch.reevaluate());
     }
+
     /// Forgets the flows for which `keep` is false; their next packet makes a new flow.
     pub fn retain_flows(&self, keep: impl FnMut(&FlowInfo) -> bool) {
-        let _ = keep;
-        todo!()
+        self.shared.with(|core| core.switch.flows.retain(core.now, keep));
     }
+
     /// All live flows.
     pub fn flows(&self) -> Vec<FlowInfo> {
-        todo!()
+        self.shared.with(|core| core.switch.flows.infos(core.now))
     }
+
+    /// How many packets have been dropped, by reason.
+    pub fn drops(&self) -> Vec<(Reason, u64)> {
+        self.shared.with(|core| core.drops.iter().map(|(reason, count)| (Reason(reason), *count)).collect())
+    }
+
     /// Captures packets of one port, or of all.
     pub fn tap(&self, port: Option<PortTag>) -> Tap {
-        todo!("{port:?}")
+        Tap::new(&self.shared, &self.life, port)
     }
+
     /// Closes every host and ends every task.
     pub fn stop(&self) {
-        todo!()
-    }
-}
-
-impl Tap {
-    /// The next packet; `None` when the network has stopped.
-    pub async fn next(&mut self) -> Option<Captured> {
-        todo!()
-    }
-}
-
-impl Gateway {
-    /// The in-process host at the gateway's addresses: how host programs reach in (it dials pods and Services, and listens for them).
-    pub fn host(&self) -> Host {
-        todo!()
-    }
-}
-
-/// A port without a stack.
-#[derive(Debug)]
-pub struct RawPort {}
-
-impl RawPort {
-    /// Hands an IP packet to the switch. Garbage is counted and dropped.
-    pub fn send(&self, packet: &[u8]) {
-        todo!("{packet:?}")
-    }
-    /// The next IP packet for this port; `None` when the network has stopped.
-    pub async fn recv(&mut self) -> Option<Bytes> {
-        todo!()
-    }
-}
-
-/// One in-process machine: addresses and real TCP/IP. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Host {}
-
-impl Host {
-    /// The host's addresses.
-    pub fn addresses(&self) -> Vec<IpAddr> {
-        todo!()
-    }
-    /// The tag it was attached with.
-    pub fn tag(&self) -> PortTag {
-        todo!()
-    }
-    /// Listens on a TCP port of every address (0: a free one). Loopback (127.0.0.0/8, ::1) of the same host reaches it too.
-    pub fn tcp_listen(&self, port: u16) -> io::Result<TcpListener> {
-        todo!("{port}")
-    }
-    /// Connects. `ConnectionRefused` on RST or port unreachable, `TimedOut` after the SYN's retries.
-    pub async fn tcp_connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
-        todo!("{to}")
-    }
-    /// Binds a UDP port of every address (0: a free one).
-    pub fn udp_bind(&self, port: u16) -> io::Result<UdpSocket> {
-        todo!("{port}")
-    }
-    /// One ICMP echo: the round-trip time.
-    pub async fn ping(&self, to: IpAddr, payload: usize, timeout: Duration) -> io::Result<Duration> {
-        todo!("{to} {payload} {timeout:?}")
-    }
-    /// Takes the host off the network at once: its sockets fail, its peers get no more answers.
-    pub fn shutdown(&self) {
-        todo!()
-    }
-}
-
-/// Accepts TCP connections; dropping it stops listening.
-#[derive(Debug)]
-pub struct TcpListener {}
-
-impl TcpListener {
-    /// The next connection and the peer's address as this host sees it.
-    pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        todo!()
-    }
-    /// The port listened on.
-    pub fn local_port(&self) -> u16 {
-        todo!()
-    }
-}
-
-/// A TCP connection: tokio's `AsyncRead` and `AsyncWrite`; `shutdown` sends FIN, drop closes.
-#[derive(Debug)]
-pub struct TcpStream {}
-
-impl TcpStream {
-    /// This side's address.
-    pub fn local_addr(&self) -> SocketAddr {
-        todo!()
-    }
-    /// The other side's address, as this host addresses it.
-    pub fn peer_addr(&self) -> SocketAddr {
-        todo!()
-    }
-}
-
-impl AsyncRead for TcpStream {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        todo!()
-    }
-}
-
-impl AsyncWrite for TcpStream {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
-        todo!()
-    }
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        todo!()
-    }
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        todo!()
-    }
-}
-
-/// A bound UDP port.
-#[derive(Debug)]
-pub struct UdpSocket {}
-
-impl UdpSocket {
-    /// Sends one datagram. `ConnectionRefused` if an earlier one to `to` met a closed port.
-    pub async fn send_to(&self, payload: &[u8], to: SocketAddr) -> io::Result<usize> {
-        todo!("{payload:?} {to}")
-    }
-    /// The next datagram and its sender. `ConnectionRefused` when one sent earlier met a closed port (ICMP port unreachable).
-    pub async fn recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        todo!("{buffer:?}")
-    }
-    /// The port.
-    pub fn local_port(&self) -> u16 {
-        todo!()
+        self.shared.with(|core| core.stop());
     }
 }

@@ -1,1 +1,39 @@
-//! placeholder
+//! NetworkPolicy compiled to verdicts with reasons.
+//!
+//! [`start`] follows NetworkPolicies, Namespaces, Pods and Nodes and keeps a [`PolicyTable`]: an immutable snapshot,
+//! swapped whole. [`Policy::filter`] is what the switch asks once per new flow, and again for every flow after a swap;
+//! [`Policy::explain`] answers from the same compiled rules which policy decided, and what nearly matched.
+//!
+//! [`Policy::attach`] makes isolation exact from a pod's first packet: it returns when every policy that is older than
+//! the pod is in force for it.
+//!
+//! Not here: where a Service's flow goes (`proxy`; policies judge what is behind it), and the validation of policies
+//! (`apiserver`): what is invalid here matches nothing.
+//!
+//! Follows the NetworkPolicy v1 API (KEP-2091 is its tiered successor), KEP-2079 (`endPort`).
+
+mod endpoint;
+mod explain;
+mod filter;
+mod peer;
+mod ports;
+mod rule;
+mod rule_set;
+mod selector;
+mod sync;
+mod table;
+
+pub use explain::{DirectionReport, Explanation, NearMiss, PartyReport, RuleReport, Ruling};
+pub use filter::Denial;
+pub use sync::{Config, Policy, Sources, start, start_with};
+pub use table::{PodInfo, PolicyTable};
+
+/// Why a flow is refused: the reason codes that flows, traces and captures show.
+pub mod reason {
+    use netstack::Reason;
+
+    /// The destination is isolated for ingress, and no rule allows the flow.
+    pub const POLICY_DENIED_INGRESS: Reason = Reason("POLICY_DENIED_INGRESS");
+    /// The source is isolated for egress, and no rule allows the flow.
+    pub const POLICY_DENIED_EGRESS: Reason = Reason("POLICY_DENIED_EGRESS");
+}

@@ -22,7 +22,7 @@ mod translator;
 
 pub use explain::{EndpointReport, ExcludedReport, Explanation, FrontendReport};
 pub use service::{ExternalFrontend, FrontendKind, ServiceName};
-pub use sync::{Config, Proxy, start};
+pub use sync::{Config, Proxy, Sources, start, start_with};
 pub use table::{Addressing, ServiceTable};
 
 /// Why a flow to a Service is refused: the reason codes that flows, traces and captures show.

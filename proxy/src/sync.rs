@@ -45,18 +45,25 @@ impl Drop for Proxy {
     }
 }
 
-/// Starts to follow the cluster. Until everything has been listed, no address of the service range is answered.
-pub fn start(informers: &Informers, network: Network, config: Config) -> Proxy {
-    start_with(informers.of(), informers.of(), informers.of(), network, config)
+/// The informers that the proxy follows.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// The frontends.
+    pub services: Informer<Service>,
+    /// The endpoints.
+    pub slices: Informer<EndpointSlice>,
+    /// Node addresses, zones and pod ranges.
+    pub nodes: Informer<Node>,
 }
 
-fn start_with(
-    services: Informer<Service>,
-    slices: Informer<EndpointSlice>,
-    nodes: Informer<Node>,
-    network: Network,
-    config: Config,
-) -> Proxy {
+/// Starts to follow the cluster. Until everything has been listed, no address of the service range is answered.
+pub fn start(informers: &Informers, network: Network, config: Config) -> Proxy {
+    let sources = Sources { services: informers.of(), slices: informers.of(), nodes: informers.of() };
+    start_with(sources, network, config)
+}
+
+/// Starts to follow these informers, whoever feeds them.
+pub fn start_with(sources: Sources, network: Network, config: Config) -> Proxy {
     let addressing = Addressing {
         service_cidrs: config.service_cidrs,
         cluster_cidrs: config.cluster_cidrs,
@@ -65,8 +72,8 @@ fn start_with(
     let translator = Arc::new(Translator::new(ServiceTable::new(&addressing), config.seed));
     let (external, external_receiver) = watch::channel(Arc::default());
     let (ready, ready_receiver) = watch::channel(false);
-    let sync = Sync { translator: translator.clone(), network, external, ready, known: Known::default() };
-    let task = tokio::spawn(sync.run(services, slices, nodes));
+    let sync = TableSync { translator: translator.clone(), network, external, ready, known: Known::default() };
+    let task = tokio::spawn(sync.run(sources));
     Proxy { translator, external: external_receiver, ready: ready_receiver, task }
 }
 
@@ -161,7 +168,7 @@ impl Known {
     }
 }
 
-struct Sync {
+struct TableSync {
     translator: Arc<Translator>,
     network: Network,
     external: watch::Sender<Arc<BTreeSet<ExternalFrontend>>>,
@@ -169,8 +176,9 @@ struct Sync {
     known: Known,
 }
 
-impl Sync {
-    async fn run(mut self, services: Informer<Service>, slices: Informer<EndpointSlice>, nodes: Informer<Node>) {
+impl TableSync {
+    async fn run(mut self, sources: Sources) {
+        let Sources { services, slices, nodes } = sources;
         let mut service_changes = services.subscribe();
         let mut slice_changes = slices.subscribe();
         let mut node_changes = nodes.subscribe();

@@ -34,11 +34,16 @@ pub(crate) enum CheckpointError {
 
 /// Why a checkpoint could not be made.
 #[derive(Debug, thiserror::Error)]
-#[error("checkpoint {}: {reason}", .path.display())]
+#[error("cannot make the checkpoint {}", .path.display())]
 pub struct CheckpointFailed {
     path: PathBuf,
-    reason: String,
+    source: Cause,
 }
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// How a directory ends whose checkpoint is in the making.
+const UNFINISHED: &str = "unfinished";
 
 /// The checkpoints of a store, and the log segments which they make superfluous.
 pub(crate) struct Generations {
@@ -73,44 +78,45 @@ impl Generations {
         self.format.load(path).map_err(|error| OpenError::corrupt(path, 0, error))
     }
 
-    /// Makes `state` the newest checkpoint, unless there is one as new, and drops what it supersedes. Returns the size of its
-    /// keys and values.
+    /// Makes `state` the newest checkpoint, unless there is one as new, and drops what it supersedes.
     pub(crate) fn write(&self, state: &Snapshot, cancelled: &AtomicBool) -> Result<(), CheckpointFailed> {
         let path = self.dir.join(format!("{:020}", state.revision.0));
-        let failed = |error: &dyn std::error::Error| CheckpointFailed {
-            path: path.clone(),
-            reason: match error.source() {
-                Some(source) => format!("{error}: {source}"),
-                None => error.to_string(),
-            },
-        };
-        if self.list().map_err(|error| failed(&error))?.last().is_some_and(|(newest, _)| *newest >= state.revision) {
+        let written = self.write_to(&path, state, cancelled).and_then(|()| self.prune());
+        written.map_err(|error| {
+            // A full disk is not to stay full for that; what fails here is cleared away the next time.
+            let _ = self.clear_unfinished();
+            CheckpointFailed { path, source: error }
+        })
+    }
+
+    fn write_to(&self, path: &Path, state: &Snapshot, cancelled: &AtomicBool) -> Result<(), Cause> {
+        if self.list()?.last().is_some_and(|(newest, _)| *newest >= state.revision) {
             return Ok(());
         }
-        let unfinished = path.with_extension("unfinished");
-        self.clear_unfinished().map_err(|error| failed(&error))?;
-        self.format.write(&unfinished, state, cancelled).map_err(|error| failed(&error))?;
-        files::secure_tree(&unfinished).map_err(|error| failed(&error))?;
-        self.format.verify(&unfinished).map_err(|error| failed(&error))?;
+        let unfinished = path.with_extension(UNFINISHED);
+        self.clear_unfinished()?;
+        self.format.write(&unfinished, state, cancelled)?;
+        files::secure_tree(&unfinished)?;
+        self.format.verify(&unfinished)?;
         // Opening it may have written to it.
-        files::secure_tree(&unfinished).map_err(|error| failed(&error))?;
-        std::fs::rename(&unfinished, &path).map_err(|error| failed(&error))?;
-        files::sync_dir(&self.dir).map_err(|error| failed(&error))?;
-        self.prune().map_err(|error| failed(&error))
+        files::secure_tree(&unfinished)?;
+        std::fs::rename(&unfinished, path)?;
+        files::sync_dir(&self.dir)?;
+        Ok(())
     }
 
     /// Removes what a crash or a failure left half-written.
     pub(crate) fn clear_unfinished(&self) -> Result<(), OpenError> {
         for entry in std::fs::read_dir(&self.dir).map_err(OpenError::io("read", &self.dir))? {
             let path = entry.map_err(OpenError::io("read", &self.dir))?.path();
-            if path.extension().is_some_and(|extension| extension == "unfinished") {
+            if path.extension().is_some_and(|extension| extension == UNFINISHED) {
                 std::fs::remove_dir_all(&path).map_err(OpenError::io("remove", &path))?;
             }
         }
         Ok(())
     }
 
-    fn prune(&self) -> Result<(), OpenError> {
+    fn prune(&self) -> Result<(), Cause> {
         let mut generations = self.list()?;
         while generations.len() > KEPT {
             // The one before the newest becomes the one to fall back to: better know now that it still can be read.
@@ -127,7 +133,7 @@ impl Generations {
         }
         files::sync_dir(&self.dir).map_err(OpenError::io("sync", &self.dir))?;
         match generations.as_slice() {
-            [(older, _), .., _] => log::trim(&self.log_dir, *older),
+            [(older, _), .., _] => Ok(log::trim(&self.log_dir, *older)?),
             _ => Ok(()),
         }
     }

@@ -1,8 +1,8 @@
 //! The store on disk: a write-ahead log, checkpoints, and the state served from memory.
 //!
-//! [`EmbeddedStore`] puts the parts together: [`recovery`](crate::recovery) at the start,
-//! [`committer`](crate::committer) for writes, [`core`](crate::core) for reads and watches,
-//! [`checkpoint`](crate::checkpoint) in the background, [`archive`](crate::archive) to save and restore.
+//! [`EmbeddedStore`] puts the parts together: [`recovery`](crate::recovery) at the start, [`committer`] for writes,
+//! [`core`](crate::core) for reads and watches, [`checkpoint`](crate::checkpoint) in the background, [`archive`] to save
+//! and restore.
 //!
 //! ```text
 //! <dir>/lock                      one process at a time
@@ -301,7 +301,10 @@ impl Checkpoints {
             match generations.write(&snapshot, &closing) {
                 Ok(()) => debug!(revision = snapshot.revision.0, "checkpoint made"),
                 Err(_) if closing.load(Ordering::Relaxed) => {}
-                Err(error) => warn!(%error, "no checkpoint made; the log stays longer"),
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    warn!(error, cause = error.source(), "no checkpoint made; the log stays longer");
+                }
             }
         });
         match thread {

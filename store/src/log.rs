@@ -82,7 +82,8 @@ impl Log {
 
     fn change_segment(&mut self, next: Revision) -> io::Result<()> {
         let prepared = match self.prepared.take().map(JoinHandle::join) {
-            Some(Ok(prepared)) => prepared?,
+            Some(Ok(Ok(prepared))) => prepared,
+            // The disk may have been full for a moment.
             _ => prepare(&self.dir, self.segment_bytes)?,
         };
         self.capacity = prepared.capacity;

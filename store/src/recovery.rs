@@ -285,4 +285,32 @@ mod tests {
         fs::remove_file(&case.written[0].0).unwrap();
         assert!(matches!(case.recover(), Err(OpenError::Corrupt { .. })));
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { cases: 40, failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn no_damage_makes_up_a_state_or_a_panic(
+            damages in proptest::collection::vec((0usize..3, 0usize..1200, 0usize..40, proptest::num::u8::ANY), 1..6),
+        ) {
+            thread_local! {
+                static CASE: Case = Case::new(9, &[3, 6]);
+            }
+            CASE.with(|case| for segment in 0..3 {
+                let result = case.recovered(segment, |bytes| for (kind, at, length, byte) in &damages {
+                    let (at, end) = ((*at).min(bytes.len()), (at + length).min(bytes.len()));
+                    match kind {
+                        0 => bytes[at..end].fill(*byte),
+                        1 => {
+                            let (copy, to) = (bytes[at..end].to_vec(), bytes.len() / 3);
+                            bytes.splice(to..to, copy);
+                        }
+                        _ => { bytes.drain(at..end); }
+                    }
+                });
+                // `recovered` has compared the state with the one there was.
+                assert!(matches!(result, Ok(_) | Err(OpenError::Corrupt { .. })), "{result:?}");
+            });
+        }
+    }
 }

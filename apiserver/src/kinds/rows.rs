@@ -1,8 +1,8 @@
 //! The table: one row per resource that a v1.36 server serves in its stable groups, in the order of discovery.
 
 use super::allocation::Allocator;
-use super::service;
 use super::table::{name_and_age, name_and_creation};
+use super::{pod, service};
 use crate::registry::{Column, NameRule, ResourceKind};
 use std::sync::Arc;
 
@@ -77,7 +77,10 @@ fn core_rows(allocator: &Arc<Allocator>) -> Vec<ResourceKind> {
         core("PersistentVolumeClaim", "persistentvolumeclaims").with_short_names(&["pvc"]).with_status(),
         core("PersistentVolume", "persistentvolumes").cluster_scoped().with_short_names(&["pv"]).with_status(),
         pod(),
-        core("PodTemplate", "podtemplates").with_generation(),
+        core("PodTemplate", "podtemplates")
+            .with_generation()
+            .with_defaults(pod::defaults::default_template)
+            .with_validation(pod::validation::template_object),
         core("ReplicationController", "replicationcontrollers")
             .with_short_names(&["rc"])
             .with_categories(&["all"])
@@ -135,7 +138,24 @@ fn pod() -> ResourceKind {
             "status.podIP",
             "status.podIPs",
             "status.nominatedNodeName",
-        ]);
+        ])
+        .with_table(
+            [
+                text("Ready"),
+                text("Status"),
+                text("Restarts"),
+                text("Age"),
+                wide("IP"),
+                wide("Node"),
+                wide("Nominated Node"),
+                wide("Readiness Gates"),
+            ],
+            pod::row,
+        )
+        .with_defaults(pod::default)
+        .with_validation(pod::errors)
+        .with_update_validation(pod::update_errors)
+        .with_prepare(pod::prepare);
     pod.graceful_deletion = true;
     pod
 }

@@ -113,8 +113,7 @@ pub fn check_decoded(
     version: &str,
     kind: &str,
 ) -> Result<(Value, Vec<String>), Status> {
-    let warnings =
-        check(object, &mut decoded.value).verdict(&decoded.duplicates, validation, version, kind)?;
+    let warnings = check(object, &mut decoded.value).verdict(&decoded.duplicates, validation, version, kind)?;
     Ok((decoded.value, warnings))
 }
 
@@ -442,8 +441,14 @@ mod tests {
     #[test]
     fn a_wrong_type_is_reported_in_the_words_of_the_decoder() {
         let cases = [
-            (json!({"spec": {"replicas": "x"}}), "string into Go struct field DeploymentSpec.spec.replicas of type int32"),
-            (json!({"spec": {"replicas": 1.5}}), "number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32"),
+            (
+                json!({"spec": {"replicas": "x"}}),
+                "string into Go struct field DeploymentSpec.spec.replicas of type int32",
+            ),
+            (
+                json!({"spec": {"replicas": 1.5}}),
+                "number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32",
+            ),
             (
                 json!({"spec": {"replicas": 99999999999i64}}),
                 "number 99999999999 into Go struct field DeploymentSpec.spec.replicas of type int32",
@@ -460,7 +465,10 @@ mod tests {
                 deployment(json!({"imagePullPolicy": 1})),
                 "number into Go struct field Container.spec.template.spec.containers.imagePullPolicy of type v1.PullPolicy",
             ),
-            (json!({"metadata": {"labels": []}}), "array into Go struct field ObjectMeta.metadata.labels of type map[string]string"),
+            (
+                json!({"metadata": {"labels": []}}),
+                "array into Go struct field ObjectMeta.metadata.labels of type map[string]string",
+            ),
             (json!({"spec": []}), "array into Go struct field Deployment.spec of type v1.DeploymentSpec"),
         ];
         for (mut value, expected) in cases {
@@ -483,7 +491,10 @@ mod tests {
         assert_eq!(value["spec"]["containers"][0]["resources"]["limits"], json!({"cpu": "500m", "memory": "1Gi"}));
 
         let mut secret = json!({"data": {"a": "aGVs\nbG8=", "b": "?"}});
-        assert_eq!(check(&kind("", "Secret"), &mut secret).error.as_deref(), Some("illegal base64 data at input byte 0"));
+        assert_eq!(
+            check(&kind("", "Secret"), &mut secret).error.as_deref(),
+            Some("illegal base64 data at input byte 0")
+        );
         assert_eq!(secret["data"]["a"], "aGVsbG8=");
     }
 

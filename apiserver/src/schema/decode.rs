@@ -197,8 +197,10 @@ mod tests {
 
     #[test]
     fn yaml_scalars_have_the_types_json_gives_them() {
-        let decoded = decode_yaml(b"a: 80\nb: \"80\"\nc: true\nd: 1.5\ne:\nf: x y\ng: [1, two]\nh: 2026-01-02\n").expect("YAML");
-        let expected = json!({"a": 80, "b": "80", "c": true, "d": 1.5, "e": null, "f": "x y", "g": [1, "two"], "h": "2026-01-02"});
+        let decoded =
+            decode_yaml(b"a: 80\nb: \"80\"\nc: true\nd: 1.5\ne:\nf: x y\ng: [1, two]\nh: 2026-01-02\n").expect("YAML");
+        let expected =
+            json!({"a": 80, "b": "80", "c": true, "d": 1.5, "e": null, "f": "x y", "g": [1, "two"], "h": "2026-01-02"});
         assert_eq!(decoded.value, expected);
     }
 

@@ -17,10 +17,8 @@ pub fn json_patch(document: &Value, patch: &Value) -> Result<Value, Status> {
     let operations: json_patch::Patch = serde_json::from_value(patch.clone())
         .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
     if operations.0.len() > MAX_OPERATIONS {
-        let message = format!(
-            "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
-            operations.0.len()
-        );
+        let message =
+            format!("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}", operations.0.len());
         return Err(Status::failure(413, "RequestEntityTooLarge", message));
     }
     let mut patched = document.clone();
@@ -81,7 +79,10 @@ mod tests {
 
     #[test]
     fn a_merge_patch_removes_with_null() {
-        let merged = merge_patch(&json!({"a": {"b": 1, "c": 2}, "l": [1]}), &json!({"a": {"b": null}, "l": [2], "n": {"x": null}}));
+        let merged = merge_patch(
+            &json!({"a": {"b": 1, "c": 2}, "l": [1]}),
+            &json!({"a": {"b": null}, "l": [2], "n": {"x": null}}),
+        );
         assert_eq!(merged, Ok(json!({"a": {"c": 2}, "l": [2], "n": {}})));
         assert_eq!(merge_patch(&json!({}), &json!([])).expect_err("not an object").code, 400);
     }
@@ -89,7 +90,8 @@ mod tests {
     fn tree() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![any::<bool>().prop_map(Value::from), (0..5i64).prop_map(Value::from)];
         let object = leaf.prop_recursive(4, 30, 4, |inner| {
-            proptest::collection::btree_map("[a-d]", inner, 0..4).prop_map(|map| Value::Object(map.into_iter().collect()))
+            proptest::collection::btree_map("[a-d]", inner, 0..4)
+                .prop_map(|map| Value::Object(map.into_iter().collect()))
         });
         proptest::collection::btree_map("[a-d]", object, 0..4).prop_map(|map| Value::Object(map.into_iter().collect()))
     }

@@ -50,7 +50,9 @@ enum WireError {
 pub fn decode(schemas: &Schemas, body: &[u8]) -> Result<Value, Status> {
     let bad = |error: WireError| Status::bad_request(format!("error decoding protobuf: {error}"));
     let Some(envelope) = body.strip_prefix(MAGIC) else {
-        return Err(Status::bad_request("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"));
+        return Err(Status::bad_request(
+            "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]",
+        ));
     };
     let (mut api_version, mut kind, mut raw) = (String::new(), String::new(), &[][..]);
     let mut reader = Reader(envelope);
@@ -377,7 +379,8 @@ fn schema_or(or: SchemaOr, bytes: &[u8], depth: usize) -> Result<Option<Value>, 
             (SchemaOr::Bool, 1, Item::Varint(allows)) => {
                 single.get_or_insert(Value::Bool(allows != 0));
             }
-            (SchemaOr::Bool, 2, Item::Bytes(bytes)) | (SchemaOr::Array | SchemaOr::StringArray, 1, Item::Bytes(bytes)) => {
+            (SchemaOr::Bool, 2, Item::Bytes(bytes))
+            | (SchemaOr::Array | SchemaOr::StringArray, 1, Item::Bytes(bytes)) => {
                 single = Some(one(bytes)?);
             }
             (SchemaOr::Array, 2, Item::Bytes(bytes)) => several.push(one(bytes)?),
@@ -442,7 +445,11 @@ fn put_field(ty: &Type, tag: u16, value: &Value, out: &mut Vec<u8>) {
         (Type::List(list), Value::Array(elements)) => {
             let mut own = Vec::new();
             for element in elements {
-                if list.wrapped { put_field(&list.element, 1, element, &mut own) } else { put_field(&list.element, tag, element, out) }
+                if list.wrapped {
+                    put_field(&list.element, 1, element, &mut own)
+                } else {
+                    put_field(&list.element, tag, element, out)
+                }
             }
             if list.wrapped {
                 put_bytes(out, tag, &own);
@@ -567,7 +574,8 @@ mod tests {
             "status": {"conditions": [{"type": "Ready", "status": "True"}]}
         });
         assert_eq!(round_trip(&pod), pod);
-        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "data": {"k": "AAEC/w=="}});
+        let secret =
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "data": {"k": "AAEC/w=="}});
         assert_eq!(round_trip(&secret), secret);
         let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "metadata": {},
                             "spec": {"extra": {"scopes": ["a", "b"]}, "uid": "u"}, "status": {"allowed": false}});
@@ -610,7 +618,10 @@ mod tests {
         put_bytes(&mut body, 1, &meta);
         put_bytes(&mut body, 2, raw);
         let value = decode(&Schemas::new(), &body).expect("a Namespace");
-        assert_eq!(value, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}, "spec": {}, "status": {}}));
+        assert_eq!(
+            value,
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}, "spec": {}, "status": {}})
+        );
     }
 
     #[test]

@@ -137,7 +137,11 @@ fn merge_value(
     }
 }
 
-fn merge_map(element: &Type, before: Map<String, Value>, change: &Map<String, Value>) -> Result<Map<String, Value>, Status> {
+fn merge_map(
+    element: &Type,
+    before: Map<String, Value>,
+    change: &Map<String, Value>,
+) -> Result<Map<String, Value>, Status> {
     let Type::Object { schema, .. } = element else { return merge_object(None, before, change) };
     // An object whose fields are the entries of the map and all have its type.
     let fields = change.keys().map(|key| Field::new(key.clone(), Type::object(schema.clone()))).collect();
@@ -211,7 +215,10 @@ fn merge_list(rule: &ListRule<'_>, before: Vec<Value>, changes: &[Value], name: 
         }
     }
     if replace {
-        return Ok(additions.into_iter().map(|(_, change)| Value::Object(without_directives(change.clone()))).collect());
+        return Ok(additions
+            .into_iter()
+            .map(|(_, change)| Value::Object(without_directives(change.clone())))
+            .collect());
     }
     let mut index: HashMap<String, usize> = HashMap::with_capacity(merged.len());
     for (at, element) in merged.iter().enumerate() {
@@ -274,12 +281,12 @@ fn in_order(rule: &ListRule<'_>, merged: Vec<Value>, order: &[Value], before: &[
 }
 
 fn retain_keys(original: &mut Map<String, Value>, patch: &Map<String, Value>, keys: &Value) -> Result<(), Status> {
-    let malformed = || Status::bad_request("invalid patch format of retainKeys: it must be a list of the fields to keep");
+    let malformed =
+        || Status::bad_request("invalid patch format of retainKeys: it must be a list of the fields to keep");
     let Value::Array(keys) = keys else { return Err(malformed()) };
     let keys: HashSet<&str> = keys.iter().map(Value::as_str).collect::<Option<_>>().ok_or_else(malformed)?;
-    let stray = patch.iter().find(|(key, value)| {
-        !key.starts_with('$') && !value.is_null() && !keys.contains(key.as_str())
-    });
+    let stray =
+        patch.iter().find(|(key, value)| !key.starts_with('$') && !value.is_null() && !keys.contains(key.as_str()));
     if stray.is_some() {
         return Err(malformed());
     }

@@ -38,7 +38,8 @@ pub(crate) fn is_duration(text: &str) -> bool {
         }
         rest = &rest[digits..];
         let unit = ["ns", "us", "µs", "ms", "s", "m", "h"].iter().find(|unit| {
-            rest.strip_prefix(**unit).is_some_and(|rest| rest.is_empty() || rest.starts_with(|c: char| !c.is_alphabetic()))
+            rest.strip_prefix(**unit)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(|c: char| !c.is_alphabetic()))
         });
         let Some(unit) = unit else { return false };
         rest = &rest[unit.len()..];
@@ -83,7 +84,8 @@ mod tests {
         let time = parse("2026-11-23T06:04:02.123456789+01:00").expect("a time");
         assert_eq!(seconds(time), "2026-11-23T05:04:02Z");
         assert_eq!(micros(time), "2026-11-23T05:04:02.123456Z");
-        for wrong in ["", "yesterday", "2026-11-23", "2026-11-23 05:04:02Z", "2026-11-23T05:04Z", "2026-11-23T05:04:02"] {
+        for wrong in ["", "yesterday", "2026-11-23", "2026-11-23 05:04:02Z", "2026-11-23T05:04Z", "2026-11-23T05:04:02"]
+        {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

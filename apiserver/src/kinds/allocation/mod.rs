@@ -142,6 +142,9 @@ impl Companion for Allocator {
         };
         let mut kept = Claims::default();
         if let Some(new) = new {
+            if !new["spec"].is_object() {
+                return Err(Status::bad_request("a Service needs a spec"));
+            }
             self.settle_families(new, old).map_err(|errors| write.invalid(&errors))?;
             self.cluster_ips(&mut write, new).await?;
             self.service_node_ports(&mut write, new).await?;

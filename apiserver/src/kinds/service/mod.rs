@@ -8,7 +8,7 @@ mod validation;
 
 pub(super) use defaults::default;
 pub(super) use prepare::prepare;
-pub(super) use validation::{errors, update_errors};
+pub(super) use validation::{errors, port_number_or_name, special_address, update_errors};
 
 use super::json::{int, list, text, texts};
 use super::table::{NONE, age, label_text, name};

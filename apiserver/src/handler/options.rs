@@ -1,0 +1,86 @@
+//! The query of a write: `metav1.{Create,Update,Patch}Options`.
+
+use super::Call;
+use crate::status::{FieldError, Status};
+use http::header::USER_AGENT;
+use serde_json::Value;
+
+/// What to do with fields that the schema does not know and fields that stand twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FieldValidation {
+    /// Drop them.
+    Ignore,
+    /// Drop them and warn.
+    Warn,
+    /// Refuse them.
+    Strict,
+}
+
+/// How to write.
+#[derive(Clone, Debug)]
+pub(crate) struct WriteOptions {
+    pub(crate) dry_run: bool,
+    /// As given; empty if it was not.
+    pub(crate) field_manager: String,
+    pub(crate) field_validation: FieldValidation,
+    pub(crate) force: Option<bool>,
+}
+
+impl Call {
+    /// Reads and checks the query; `kind` is the options' kind for error texts.
+    pub(crate) fn write_options(&self, kind: &str) -> Result<WriteOptions, Status> {
+        let mut errors = Vec::new();
+        let dry_run = dry_run(self.query.values("dryRun"), &mut errors);
+        let field_manager = self.query.text("fieldManager").unwrap_or_default().to_owned();
+        if field_manager.chars().count() > 128 {
+            let detail = "may not be more than 128 bytes";
+            errors.push(FieldError::invalid("fieldManager", &field_manager.as_str().into(), detail));
+        } else if field_manager.chars().any(char::is_control) {
+            errors.push(FieldError::invalid(
+                "fieldManager",
+                &field_manager.as_str().into(),
+                "should only contain printable characters",
+            ));
+        }
+        let field_validation = match self.query.text("fieldValidation") {
+            None | Some("Warn") => FieldValidation::Warn,
+            Some("Ignore") => FieldValidation::Ignore,
+            Some("Strict") => FieldValidation::Strict,
+            Some(other) => {
+                errors.push(FieldError::not_supported(
+                    "fieldValidation",
+                    &other.into(),
+                    &["", "Ignore", "Strict", "Warn"],
+                ));
+                FieldValidation::Ignore
+            }
+        };
+        if !errors.is_empty() {
+            return Err(Status::invalid("meta.k8s.io", kind, "", &errors));
+        }
+        Ok(WriteOptions { dry_run, field_manager, field_validation, force: self.query.optional_flag("force") })
+    }
+
+    /// Who is written down in `managedFields`: the `fieldManager` asked for, or the first word of the user agent.
+    pub(crate) fn manager(&self, options: &WriteOptions) -> String {
+        if !options.field_manager.is_empty() {
+            return options.field_manager.clone();
+        }
+        let agent = self.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+        let name: String = agent.split('/').next().unwrap_or_default().chars().take(128).collect();
+        if name.is_empty() { "unknown".to_owned() } else { name }
+    }
+}
+
+/// Whether nothing is to be stored.
+pub(crate) fn dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut Vec<FieldError>) -> bool {
+    let mut asked = false;
+    for value in values.filter(|value| !value.is_empty()) {
+        if value == "All" {
+            asked = true;
+        } else {
+            errors.push(FieldError::not_supported("dryRun", &Value::from(value), &["All"]));
+        }
+    }
+    asked
+}

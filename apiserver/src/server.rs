@@ -1,0 +1,187 @@
+//! The API on the wire: TLS over any byte stream, a TCP port, a unix socket.
+//!
+//! A connection's peer is known before its first request: by its client certificate, or as the owner on the unix socket (whose
+//! directory only the owner may enter). Requests on it carry that [`UserInfo`]; all others are authenticated by their headers.
+
+use crate::authn::UserInfo;
+use crate::certs;
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
+use tracing::debug;
+
+/// A peer that does not finish its TLS handshake in this time is disconnected.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Serves one router on any number of listeners; dropping it ends them with all their connections.
+pub struct Server {
+    endpoint: Endpoint,
+    listeners: JoinSet<()>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Server(..)")
+    }
+}
+
+/// What serves one connection. Cheap to clone.
+#[derive(Clone)]
+pub struct Endpoint {
+    router: Router,
+    tls: TlsAcceptor,
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Endpoint(..)")
+    }
+}
+
+impl Server {
+    /// A server without listeners.
+    pub fn new(router: Router, tls: Arc<rustls::ServerConfig>) -> Self {
+        Server { endpoint: Endpoint { router, tls: TlsAcceptor::from(tls) }, listeners: JoinSet::new() }
+    }
+
+    /// For streams that are accepted elsewhere, such as on the cluster's own network.
+    pub fn endpoint(&self) -> Endpoint {
+        self.endpoint.clone()
+    }
+
+    /// HTTPS on a TCP listener.
+    pub fn listen_tcp(&mut self, listener: TcpListener) -> io::Result<SocketAddr> {
+        let address = listener.local_addr()?;
+        let endpoint = self.endpoint.clone();
+        self.listeners.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                tokio::select! {
+                    accepted = listener.accept() => match accepted {
+                        Ok((stream, _)) => {
+                            let _ = stream.set_nodelay(true);
+                            connections.spawn(endpoint.clone().serve_tls(stream));
+                        }
+                        // Out of file descriptors, as a rule: what is open must end first.
+                        Err(error) => {
+                            debug!(%error, "accept failed");
+                            tokio::time::sleep(Duration::from_millis(50)).await;
+                        }
+                    },
+                    Some(_) = connections.join_next() => {}
+                }
+            }
+        });
+        Ok(address)
+    }
+
+    /// Plain HTTP for the owner on a unix socket of mode 0600; an old socket file nobody listens on is replaced.
+    pub fn listen_unix(&mut self, path: &Path) -> io::Result<()> {
+        let listener = bind_unix(path)?;
+        let endpoint = self.endpoint.clone();
+        let remove = RemoveFile(path.to_owned());
+        self.listeners.spawn(async move {
+            let _remove = remove;
+            let mut connections = JoinSet::new();
+            loop {
+                tokio::select! {
+                    accepted = listener.accept() => match accepted {
+                        Ok((stream, _)) => {
+                            connections.spawn(endpoint.clone().serve_plain(stream, UserInfo::admin()));
+                        }
+                        Err(error) => {
+                            debug!(%error, "accept failed");
+                            tokio::time::sleep(Duration::from_millis(50)).await;
+                        }
+                    },
+                    Some(_) = connections.join_next() => {}
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Ends all listeners and connections.
+    pub async fn stop(&mut self) {
+        self.listeners.shutdown().await;
+    }
+}
+
+struct RemoveFile(PathBuf);
+
+impl Drop for RemoveFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt;
+    let bound = match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            if std::os::unix::net::UnixStream::connect(path).is_ok() {
+                return Err(error);
+            }
+            std::fs::remove_file(path)?;
+            UnixListener::bind(path)
+        }
+        bound => bound,
+    }?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(bound)
+}
+
+impl Endpoint {
+    /// HTTPS on one stream, to its end.
+    pub async fn serve_tls<S>(self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.tls.accept(stream)).await;
+        let stream = match handshake {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return debug!(%error, "TLS handshake failed"),
+            Err(_) => return debug!("TLS handshake timed out"),
+        };
+        let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let user = certificate.and_then(certs::user_of);
+        serve(self.router, stream, user).await;
+    }
+
+    /// HTTP on one stream whose peer is `user`, to its end.
+    pub async fn serve_plain<S>(self, stream: S, user: UserInfo)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        serve(self.router, stream, Some(user)).await;
+    }
+}
+
+async fn serve<S>(router: Router, stream: S, user: Option<UserInfo>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+        if let Some(user) = &user {
+            request.extensions_mut().insert(user.clone());
+        }
+        router.clone().oneshot(request.map(Body::new))
+    });
+    let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    // Enough for the many watches of one client on one connection.
+    builder.http2().max_concurrent_streams(1000);
+    if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
+        debug!(error = %error, "connection ended");
+    }
+}

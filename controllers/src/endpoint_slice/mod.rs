@@ -1,0 +1,149 @@
+//! EndpointSlices: which addresses stand behind a Service.
+//!
+//! [`desired`] turns pods into endpoints, [`packing`] puts them into slices with as few writes as possible; both are pure.
+//! The controller around them follows Services, Pods and Nodes. Consumers (proxy, DNS, policy) only read slices.
+//!
+//! Follows KEP-0752 (EndpointSlice), KEP-1672 (terminating endpoints), KEP-4444 (trafficDistribution).
+
+pub(crate) mod desired;
+mod packing;
+
+use crate::meta::labels;
+use crate::queue::{Next, Queue};
+use crate::random::Random;
+use crate::session::{Key, Result, Session};
+use crate::{Controller, Shared, follow, follow_own, run};
+use informer::{Informer, Update};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use packing::{LABEL_MANAGED_BY, LABEL_SERVICE_NAME, MANAGED_BY};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use tokio::task::JoinSet;
+
+pub(crate) fn start(shared: &Shared, tasks: &mut JoinSet<()>) {
+    let queue = Queue::new();
+    let services = shared.informers.of::<Service>();
+    let pods = shared.informers.of::<Pod>();
+    let nodes = shared.informers.of::<Node>();
+    let slices = shared.informers.of::<EndpointSlice>();
+    tasks.spawn(follow_own(services.clone(), queue.clone()));
+    tasks.spawn(follow(pods.clone(), queue.clone(), services_of_pods(services.clone())));
+    tasks
+        .spawn(follow(slices.clone(), queue.clone(), |update| service_of_slice(update.object()).into_iter().collect()));
+    tasks.spawn(follow(nodes.clone(), queue.clone(), {
+        let (services, mut zones) = (services.clone(), HashMap::new());
+        move |update| services_after_node(update, &services, &mut zones)
+    }));
+    let random = shared.random("endpointslice");
+    tasks.spawn(run(shared.clone(), queue, EndpointSliceController { services, pods, nodes, slices, random }));
+}
+
+/// Maps a changed pod to the Services which select it now or selected it before.
+pub(crate) fn services_of_pods(services: Informer<Service>) -> impl FnMut(&Update<Pod>) -> Vec<Key> + Send + 'static {
+    let mut before: HashMap<Key, BTreeSet<Key>> = HashMap::new();
+    move |update| {
+        let pod = update.object();
+        let key = Key::of(&pod.metadata);
+        let now: BTreeSet<Key> = services
+            .list_in(&key.namespace)
+            .iter()
+            .filter(|service| selects(service, pod))
+            .map(|service| Key::of(&service.metadata))
+            .collect();
+        let mut touched = before.remove(&key).unwrap_or_default();
+        touched.extend(now.iter().cloned());
+        if matches!(update, Update::Applied(_)) && !now.is_empty() {
+            before.insert(key, now);
+        }
+        touched.into_iter().collect()
+    }
+}
+
+/// The Service's selector, if it has one that these controllers serve.
+pub(crate) fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
+    let spec = service.spec.as_ref()?;
+    if spec.type_.as_deref() == Some("ExternalName") {
+        return None;
+    }
+    spec.selector.as_ref().filter(|selector| !selector.is_empty())
+}
+
+/// Whether the Service selects the pod.
+pub(crate) fn selects(service: &Service, pod: &Pod) -> bool {
+    let labels = labels(&pod.metadata);
+    selector(service).is_some_and(|selector| selector.iter().all(|(key, value)| labels.get(key) == Some(value)))
+}
+
+fn service_of_slice(slice: &EndpointSlice) -> Option<Key> {
+    let labels = labels(&slice.metadata);
+    let managed = labels.get(LABEL_MANAGED_BY).is_some_and(|manager| manager == MANAGED_BY);
+    let service = labels.get(LABEL_SERVICE_NAME).filter(|_| managed)?;
+    Some(Key::new(slice.metadata.namespace.clone().unwrap_or_default(), service.clone()))
+}
+
+/// Zones come from nodes: when one changes, every Service may be concerned.
+fn services_after_node(
+    update: &Update<Node>,
+    services: &Informer<Service>,
+    zones: &mut HashMap<String, Option<String>>,
+) -> Vec<Key> {
+    let node = update.object();
+    let name = node.metadata.name.clone().unwrap_or_default();
+    let zone = desired::zone(node).map(str::to_owned);
+    let known = match update {
+        Update::Applied(_) => zones.insert(name, zone.clone()).flatten(),
+        Update::Deleted(_) => zones.remove(&name).flatten(),
+    };
+    let now = if matches!(update, Update::Applied(_)) { zone } else { None };
+    if known == now {
+        return vec![];
+    }
+    services.list().iter().map(|service| Key::of(&service.metadata)).collect()
+}
+
+struct EndpointSliceController {
+    services: Informer<Service>,
+    pods: Informer<Pod>,
+    nodes: Informer<Node>,
+    slices: Informer<EndpointSlice>,
+    random: Random,
+}
+
+impl Controller for EndpointSliceController {
+    const NAME: &'static str = "endpointslice-controller";
+
+    async fn reconcile(&self, session: &Session, key: &Key) -> Result<Next> {
+        // The garbage collector removes the slices of a Service that is gone.
+        let Some(service) = self.services.get(&key.namespace, &key.name) else { return Ok(Next::OnChange) };
+        if selector(&service).is_none() || service.metadata.deletion_timestamp.is_some() {
+            return Ok(Next::OnChange);
+        }
+        let pods = self.pods.list_in(&key.namespace);
+        let pods: Vec<&Pod> = pods.iter().map(|pod| &**pod).filter(|pod| selects(&service, pod)).collect();
+        let nodes: BTreeMap<String, Arc<Node>> =
+            self.nodes.list().into_iter().filter_map(|node| Some((node.metadata.name.clone()?, node))).collect();
+        let existing: Vec<Arc<EndpointSlice>> = self
+            .slices
+            .list_in(&key.namespace)
+            .into_iter()
+            .filter(|slice| service_of_slice(slice).as_ref() == Some(key))
+            .collect();
+
+        let writes = packing::reconcile(&service, &pods, &nodes, &existing);
+        for mut slice in writes.create {
+            slice.metadata.name = slice.metadata.generate_name.as_deref().map(|base| self.random.name(base));
+            match session.create(&slice).await {
+                Err(error) if error.is_namespace_terminating() => return Ok(Next::OnChange),
+                written => drop(written?),
+            }
+        }
+        for slice in &writes.update {
+            session.replace(slice).await?;
+        }
+        for slice in &writes.delete {
+            session.delete(&**slice).await?;
+        }
+        Ok(Next::OnChange)
+    }
+}

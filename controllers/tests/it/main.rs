@@ -1,0 +1,6 @@
+//! The controllers together, against an API that only stores and tells.
+
+mod api;
+mod cluster;
+mod garbage;
+mod workloads;

@@ -1,0 +1,151 @@
+//! From workloads to pods on nodes and addresses behind Services.
+
+use crate::cluster::{Cluster, deployment, service};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+fn endpoints(slices: &[Value]) -> usize {
+    slices.iter().filter_map(|slice| slice["endpoints"].as_array()).map(Vec::len).sum()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_is_born_with_its_service_account_and_the_ca() {
+    let cluster = Cluster::start().await;
+    let namespaces = cluster.names("v1", "Namespace").await;
+    assert_eq!(namespaces, ["default", "kube-node-lease", "kube-public", "kube-system"]);
+    cluster.create("v1", "Namespace", json!({"metadata": {"name": "team"}})).await;
+    cluster.settled().await;
+    assert_eq!(cluster.names("v1", "ServiceAccount").await, ["default"; 5]);
+    let config_maps = cluster.list("v1", "ConfigMap").await;
+    assert_eq!(config_maps.len(), 5);
+    assert!(config_maps.iter().all(|map| map["data"]["ca.crt"] == "CA"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deployment_becomes_pods_on_all_nodes_and_endpoints_of_its_service() {
+    let cluster = Cluster::start().await;
+    cluster.create("v1", "Service", service("web")).await;
+    let started = std::time::Instant::now();
+    cluster.create("apps/v1", "Deployment", deployment("web", 100, "v1")).await;
+    cluster.settled().await;
+    eprintln!("100 replicas settled in {:?}", started.elapsed());
+
+    let mut nodes: BTreeMap<String, usize> = BTreeMap::new();
+    for pod in cluster.list("v1", "Pod").await {
+        *nodes.entry(pod["spec"]["nodeName"].as_str().unwrap_or("none").to_owned()).or_insert(0) += 1;
+    }
+    assert_eq!(nodes, BTreeMap::from([("node-1".to_owned(), 50), ("node-2".to_owned(), 50)]));
+    assert_eq!(cluster.api.writes("POST api/v1/namespaces/default/pods"), 200, "created and bound once each");
+
+    let slices = cluster.list("discovery.k8s.io/v1", "EndpointSlice").await;
+    assert_eq!((slices.len(), endpoints(&slices)), (1, 100));
+    let legacy = cluster.get("v1", "Endpoints", "web").await.expect("Endpoints");
+    assert_eq!(legacy["subsets"][0]["addresses"].as_array().map(Vec::len), Some(100));
+
+    let status = cluster.get("apps/v1", "Deployment", "web").await.expect("it exists")["status"].clone();
+    for count in ["replicas", "updatedReplicas", "readyReplicas", "availableReplicas"] {
+        assert_eq!(status[count], 100, "{count}");
+    }
+    assert_eq!(status["observedGeneration"], 1);
+    assert_eq!(status["conditions"][1]["reason"], "NewReplicaSetAvailable");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rolling_update_replaces_every_pod_and_scaling_down_keeps_the_rest() {
+    let cluster = Cluster::start().await;
+    cluster.create("v1", "Service", service("web")).await;
+    cluster.create("apps/v1", "Deployment", deployment("web", 3, "v1")).await;
+    cluster.settled().await;
+    cluster
+        .merge(
+            "apps/v1",
+            "Deployment",
+            "web",
+            json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "v2"}]}}}}),
+        )
+        .await;
+    cluster.settled().await;
+    let images =
+        |pods: Vec<Value>| pods.iter().map(|pod| pod["spec"]["containers"][0]["image"].clone()).collect::<Vec<_>>();
+    assert_eq!(images(cluster.list("v1", "Pod").await), ["v2", "v2", "v2"]);
+    assert_eq!(cluster.names("apps/v1", "ReplicaSet").await.len(), 2);
+
+    cluster.merge("apps/v1", "Deployment", "web", json!({"spec": {"replicas": 1}})).await;
+    cluster.settled().await;
+    assert_eq!(cluster.names("v1", "Pod").await.len(), 1);
+    let slices = cluster.list("discovery.k8s.io/v1", "EndpointSlice").await;
+    assert_eq!((slices.len(), endpoints(&slices)), (1, 1));
+    let status = cluster.get("apps/v1", "Deployment", "web").await.expect("it exists")["status"].clone();
+    assert_eq!((&status["replicas"], &status["observedGeneration"]), (&json!(1), &json!(3)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_pod_is_replaced() {
+    let cluster = Cluster::start().await;
+    cluster.create("apps/v1", "Deployment", deployment("web", 2, "v1")).await;
+    cluster.settled().await;
+    let lost = cluster.names("v1", "Pod").await.remove(0);
+    cluster.delete("v1", "Pod", &lost, kube::api::DeleteParams::default()).await;
+    cluster.settled().await;
+    let names = cluster.names("v1", "Pod").await;
+    assert_eq!(names.len(), 2);
+    assert!(!names.contains(&lost));
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_tell_what_the_controllers_did() {
+    let cluster = Cluster::start().await;
+    cluster.create("apps/v1", "Deployment", deployment("web", 1, "v1")).await;
+    cluster.settled().await;
+    let set = cluster.names("apps/v1", "ReplicaSet").await.remove(0);
+    let pod = cluster.list("v1", "Pod").await.remove(0);
+    let (name, node) =
+        (pod["metadata"]["name"].as_str().unwrap_or_default(), pod["spec"]["nodeName"].as_str().unwrap_or_default());
+    assert_eq!(cluster.events("ScalingReplicaSet").await, [format!("Scaled up replica set {set} from 0 to 1")]);
+    assert_eq!(cluster.events("SuccessfulCreate").await, [format!("Created pod: {name}")]);
+    assert_eq!(cluster.events("Scheduled").await, [format!("Successfully assigned default/{name} to {node}")]);
+    assert!(name.starts_with(&format!("{set}-")) && name.len() == set.len() + 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_fits_nowhere_says_why_and_is_bound_when_a_node_comes() {
+    let cluster = Cluster::start().await;
+    cluster
+        .create(
+            "v1",
+            "Pod",
+            json!({"metadata": {"name": "picky"}, "spec": {"nodeSelector": {"disk": "ssd"}, "containers": []}}),
+        )
+        .await;
+    cluster.settled().await;
+    let pod = cluster.get("v1", "Pod", "picky").await.expect("it exists");
+    let condition = &pod["status"]["conditions"][0];
+    assert_eq!((&condition["type"], &condition["reason"]), (&json!("PodScheduled"), &json!("Unschedulable")));
+    let message = condition["message"].as_str().unwrap_or_default();
+    assert!(
+        message.starts_with("0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector."),
+        "{message}"
+    );
+    assert_eq!(cluster.events("FailedScheduling").await.len(), 1);
+
+    cluster.create("v1", "Node", json!({"metadata": {"name": "node-3", "labels": {"disk": "ssd"}}})).await;
+    cluster.settled().await;
+    assert_eq!(cluster.get("v1", "Pod", "picky").await.expect("it exists")["spec"]["nodeName"], "node-3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_seed_makes_the_same_cluster() {
+    let mut runs = vec![];
+    for _ in 0..2 {
+        let cluster = Cluster::start().await;
+        cluster.create("apps/v1", "Deployment", deployment("web", 5, "v1")).await;
+        cluster.settled().await;
+        let pods = cluster.list("v1", "Pod").await;
+        runs.push(
+            pods.iter()
+                .map(|pod| (pod["metadata"]["name"].clone(), pod["spec"]["nodeName"].clone()))
+                .collect::<Vec<_>>(),
+        );
+    }
+    assert_eq!(runs[0], runs[1]);
+}

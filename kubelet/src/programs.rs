@@ -1,1 +1,0 @@
-//! The programs compiled into the binary: `sh`, the busybox, curl and dnsutils tools, and agnhost.

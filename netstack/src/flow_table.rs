@@ -1,0 +1,344 @@
+//! Connection tracking: every flow with its translation, its verdict and its timeout, found by the key of either direction.
+//!
+//! Lookups are exact about time: an expired flow is never found. Memory is given back by [`FlowTable::expire`], which
+//! walks queues of flows in the order in which they fall due, so nothing ever scans the table. Whether a flow may pass
+//! is decided by the [`switch`](crate::switch), which owns the table.
+
+use crate::arena::{Arena, Id};
+use crate::flow::{PortTag, Reason};
+use crate::flow_key::{FlowKey, Map, Seeded, protocol};
+use crate::network::FlowInfo;
+use crate::packet::{Header, flag};
+use crate::port::PortId;
+use std::collections::VecDeque;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The key of a flow in the table.
+pub(crate) type FlowId = Id<Flow>;
+
+/// Which way a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// As the flow's first packet.
+    Original = 0,
+    /// Back.
+    Reply = 1,
+}
+
+impl Direction {
+    pub(crate) fn other(self) -> Direction {
+        match self {
+            Direction::Original => Direction::Reply,
+            Direction::Reply => Direction::Original,
+        }
+    }
+}
+
+/// What is kept of a verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Judgement {
+    Accepted,
+    /// Dropped in silence.
+    Dropped(Reason),
+    /// Answered with an error.
+    Rejected(Reason),
+}
+
+/// How long a flow may be silent before it is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Closing,
+    Denied,
+    Unreplied,
+    Echo,
+    Handshake,
+    SynSent,
+    Stream,
+    Sctp,
+    HalfClosed,
+    Established,
+}
+
+const CLASSES: [(Class, Duration); 10] = [
+    (Class::Closing, Duration::from_secs(10)),
+    (Class::Denied, Duration::from_secs(30)),
+    (Class::Unreplied, Duration::from_secs(30)),
+    (Class::Echo, Duration::from_secs(30)),
+    (Class::Handshake, Duration::from_secs(60)),
+    (Class::SynSent, Duration::from_secs(120)),
+    (Class::Stream, Duration::from_secs(120)),
+    (Class::Sctp, Duration::from_secs(210)),
+    (Class::HalfClosed, Duration::from_secs(3600)),
+    (Class::Established, Duration::from_secs(24 * 3600)),
+];
+
+/// The classes that give way to a new flow when the table is full, first the least regretted.
+const EVICTABLE: usize = 6;
+
+/// One tracked flow.
+#[derive(Debug)]
+pub(crate) struct Flow {
+    /// As the source sends it.
+    pub(crate) original: FlowKey,
+    /// As the destination sees it.
+    pub(crate) translated: FlowKey,
+    pub(crate) from: (PortId, PortTag),
+    pub(crate) to: (PortId, PortTag),
+    pub(crate) judgement: Judgement,
+    /// Whether it ever passed: then its translation outlives a denial.
+    pub(crate) was_accepted: bool,
+    /// The epoch of the judgement.
+    pub(crate) epoch: u64,
+    pub(crate) packets: [u64; 2],
+    pub(crate) bytes: [u64; 2],
+    pub(crate) last_seen: Instant,
+    fins: [bool; 2],
+    reset: bool,
+    replied: bool,
+    /// The opener has spoken again after the reply.
+    confirmed: bool,
+    class: Class,
+}
+
+impl Flow {
+    pub(crate) fn new(original: FlowKey, translated: FlowKey, from: (PortId, PortTag), to: (PortId, PortTag)) -> Flow {
+        Flow {
+            original,
+            translated,
+            from,
+            to,
+            judgement: Judgement::Accepted,
+            was_accepted: false,
+            epoch: 0,
+            packets: [0; 2],
+            bytes: [0; 2],
+            last_seen: Instant::now(),
+            fins: [false; 2],
+            reset: false,
+            replied: false,
+            confirmed: false,
+            class: Class::Unreplied,
+        }
+    }
+
+    /// What the key of a packet going that way is, and what it becomes.
+    pub(crate) fn rewrite(&self, direction: Direction) -> (FlowKey, FlowKey) {
+        match direction {
+            Direction::Original => (self.original, self.translated),
+            Direction::Reply => (self.translated.reversed(), self.original.reversed()),
+        }
+    }
+
+    /// Whether a SYN on it opens a new connection.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.reset || self.fins == [true; 2]
+    }
+
+    /// Whether the destination has ever answered.
+    pub(crate) fn has_reply(&self) -> bool {
+        self.replied
+    }
+
+    /// Counts a packet and follows the protocol's state (RFC 9293, 3.3.2, as seen from outside).
+    pub(crate) fn see(&mut self, direction: Direction, header: &Header, length: usize, now: Instant) {
+        self.packets[direction as usize] += 1;
+        self.bytes[direction as usize] += length as u64;
+        self.last_seen = now;
+        if header.flags & flag::FIN != 0 {
+            self.fins[direction as usize] = true;
+        }
+        if header.flags & flag::RST != 0 {
+            self.reset = true;
+        }
+        match direction {
+            Direction::Reply => self.replied = true,
+            Direction::Original if self.replied => self.confirmed = true,
+            Direction::Original => {}
+        }
+    }
+
+    fn class(&self) -> Class {
+        if !self.was_accepted {
+            return Class::Denied;
+        }
+        match self.original.protocol {
+            protocol::TCP if self.is_closing() => Class::Closing,
+            protocol::TCP if !self.replied => Class::SynSent,
+            protocol::TCP if !self.confirmed => Class::Handshake,
+            protocol::TCP if self.fins != [false; 2] => Class::HalfClosed,
+            protocol::TCP => Class::Established,
+            protocol::ICMP | protocol::ICMPV6 => Class::Echo,
+            _ if !self.replied => Class::Unreplied,
+            protocol::SCTP => Class::Sctp,
+            _ => Class::Stream,
+        }
+    }
+
+    fn timeout(&self) -> Duration {
+        CLASSES[self.class as usize].1
+    }
+
+    fn is_expired(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.last_seen) >= self.timeout()
+    }
+
+    pub(crate) fn info(&self, now: Instant) -> FlowInfo {
+        FlowInfo {
+            original: self.original.five_tuple(),
+            translated: self.translated.five_tuple(),
+            from: self.from.1,
+            to: self.to.1,
+            dropped: match self.judgement {
+                Judgement::Accepted => None,
+                Judgement::Dropped(reason) | Judgement::Rejected(reason) => Some(reason),
+            },
+            packets: self.packets,
+            bytes: self.bytes,
+            idle: now.saturating_duration_since(self.last_seen),
+        }
+    }
+}
+
+/// All flows.
+pub(crate) struct FlowTable {
+    flows: Arena<Flow>,
+    keys: Map<FlowKey, (FlowId, Direction)>,
+    /// Per class, flows in the order of the time at which they were last looked at.
+    queues: [VecDeque<(Instant, FlowId)>; CLASSES.len()],
+    capacity: usize,
+    denied: usize,
+}
+
+impl FlowTable {
+    pub(crate) fn new(capacity: usize, seed: u64) -> FlowTable {
+        FlowTable {
+            flows: Arena::new(),
+            keys: Map::with_hasher(Seeded(seed)),
+            queues: Default::default(),
+            capacity,
+            denied: 0,
+        }
+    }
+
+    /// The live flow that has `key` in one of its directions.
+    pub(crate) fn lookup(&mut self, key: &FlowKey, now: Instant) -> Option<(FlowId, Direction)> {
+        let (id, direction) = *self.keys.get(key)?;
+        if self.flows.get(id)?.is_expired(now) {
+            self.remove(id);
+            return None;
+        }
+        Some((id, direction))
+    }
+
+    pub(crate) fn get_mut(&mut self, id: FlowId) -> Option<&mut Flow> {
+        self.flows.get_mut(id)
+    }
+
+    /// Whether a live flow has that key.
+    pub(crate) fn is_taken(&mut self, key: &FlowKey, now: Instant) -> bool {
+        self.lookup(key, now).is_some()
+    }
+
+    /// Installs both directions. `None` if the table is full of flows that are alive.
+    ///
+    /// Denied flows may take an eighth of the table; beyond that they are not remembered but judged packet by packet.
+    pub(crate) fn insert(&mut self, mut flow: Flow, now: Instant) -> Option<FlowId> {
+        let is_denied = !flow.was_accepted;
+        if is_denied && self.denied >= self.capacity / 8 {
+            return None;
+        }
+        if self.flows.len() >= self.capacity && !self.evict() {
+            return None;
+        }
+        flow.class = flow.class();
+        let (class, original, reply) = (flow.class, flow.original, flow.translated.reversed());
+        let id = self.flows.insert(flow);
+        self.keys.insert(original, (id, Direction::Original));
+        if !is_denied {
+            // A denied flow has no way back that could be taken.
+            self.keys.insert(reply, (id, Direction::Reply));
+        }
+        self.denied += usize::from(is_denied);
+        self.queues[class as usize].push_back((now, id));
+        Some(id)
+    }
+
+    /// Puts a flow that changed its state into the queue of its new timeout.
+    pub(crate) fn reclassify(&mut self, id: FlowId) {
+        if let Some(flow) = self.flows.get_mut(id) {
+            let class = flow.class();
+            if class != flow.class {
+                flow.class = class;
+                self.queues[class as usize].push_back((flow.last_seen, id));
+            }
+        }
+    }
+
+    pub(crate) fn remove(&mut self, id: FlowId) -> Option<Flow> {
+        let flow = self.flows.remove(id)?;
+        for key in [flow.original, flow.translated.reversed()] {
+            if self.keys.get(&key).is_some_and(|(owner, _)| *owner == id) {
+                self.keys.remove(&key);
+            }
+        }
+        self.denied -= usize::from(!flow.was_accepted);
+        Some(flow)
+    }
+
+    /// Forgets what has been silent for too long; when to come again.
+    pub(crate) fn expire(&mut self, now: Instant) -> Option<Instant> {
+        for (index, (class, timeout)) in CLASSES.iter().enumerate() {
+            while let Some((since, id)) = self.queues[index].front().copied() {
+                let Some(flow) = self.flows.get(id).filter(|flow| flow.class == *class) else {
+                    self.queues[index].pop_front();
+                    continue;
+                };
+                if flow.is_expired(now) {
+                    self.remove(id);
+                } else if now.saturating_duration_since(since) >= *timeout {
+                    let seen = flow.last_seen;
+                    self.queues[index].push_back((seen, id));
+                } else {
+                    break;
+                }
+                self.queues[index].pop_front();
+            }
+        }
+        self.due()
+    }
+
+    /// When the next flow may fall due.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        let due = |(index, (_, timeout)): (usize, &(Class, Duration))| {
+            self.queues[index].front().map(|(since, _)| *since + *timeout)
+        };
+        // Lookups are exact; giving memory back may wait for company.
+        CLASSES.iter().enumerate().filter_map(due).min().map(|due| due + Duration::from_secs(1))
+    }
+
+    fn evict(&mut self) -> bool {
+        for (index, (class, _)) in CLASSES.iter().enumerate().take(EVICTABLE) {
+            while let Some((_, id)) = self.queues[index].pop_front() {
+                if self.flows.get(id).is_some_and(|flow| flow.class == *class) {
+                    self.remove(id);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Forgets the flows for which `keep` is false.
+    pub(crate) fn retain(&mut self, now: Instant, mut keep: impl FnMut(&FlowInfo) -> bool) {
+        let ids: Vec<_> = self.flows.iter().filter(|(_, flow)| !keep(&flow.info(now))).map(|(id, _)| id).collect();
+        for id in ids {
+            self.remove(id);
+        }
+    }
+
+    /// All live flows.
+    pub(crate) fn infos(&self, now: Instant) -> Vec<FlowInfo> {
+        self.flows.iter().filter(|(_, flow)| !flow.is_expired(now)).map(|(_, flow)| flow.info(now)).collect()
+    }
+}

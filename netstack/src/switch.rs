@@ -1,0 +1,482 @@
+//! The switch: a function from a packet and the port it came in by to what becomes of it.
+//!
+//! [`Switch::forward`] runs to completion on the caller's thread: flow table, or on a miss the hooks; then it rewrites the
+//! packet and names the port to deliver it to. It knows no sockets and no queues: [`core`](crate::core) carries out what
+//! it says. The destination's own answers (port unreachable, RST) come back in as packets of that port.
+
+use crate::answer::Refusal;
+use crate::flow::{Filter, FiveTuple, Hooks, NewFlow, PortTag, Reason, Translate, Translation, Verdict};
+use crate::flow_key::{Address, FlowKey, Map, Seeded, address, is_loopback, is_unicast, is_v4, protocol};
+use crate::flow_table::{Direction, Flow, FlowId, FlowTable, Judgement};
+use crate::packet::{self, Checksums, Header, Icmp, Packet, be16, parse_quoted, set16};
+use crate::port::PortId;
+use crate::rewrite::rewrite;
+use crate::{checksum, packet::MARTIAN};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use std::net::IpAddr;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+const NO_ROUTE: Reason = Reason("NO_ROUTE");
+const INVALID: Reason = Reason("INVALID");
+const BAD_CHECKSUM: Reason = Reason("BAD_CHECKSUM");
+const SPOOFED_SOURCE: Reason = Reason("SPOOFED_SOURCE");
+const TABLE_FULL: Reason = Reason("CONNTRACK_FULL");
+const NO_FREE_PORT: Reason = Reason("SNAT_PORTS_EXHAUSTED");
+const FAMILY_MISMATCH: Reason = Reason("ADDRESS_FAMILY");
+
+/// Flows the table may hold.
+const FLOWS: usize = 1 << 18;
+
+/// Where a packet enters.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ingress {
+    pub(crate) port: PortId,
+    pub(crate) tag: PortTag,
+    pub(crate) trust: Trust,
+}
+
+/// How much is believed of what a port sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// A stack of ours: no checksums, and any source address it chooses.
+    Stack,
+    /// Somebody else's packets: checksums are verified and the source must be an address of the port.
+    Foreign,
+    /// Somebody else's packets from anywhere.
+    Promiscuous,
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It goes, as rewritten, to this port.
+    Deliver(PortId),
+    /// It stays on the host that sent it.
+    Local,
+    /// It is dropped, and its sender is told.
+    Refuse(Refusal, Reason),
+    /// It is dropped.
+    Drop(Reason),
+}
+
+/// Where packets for addresses outside go.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DefaultRoute {
+    pub(crate) port: Option<PortId>,
+    /// Addresses that go there although they look like inside ones.
+    pub(crate) aliases: Vec<Address>,
+    /// Ranges that do not.
+    pub(crate) inside: Vec<(IpAddr, u8)>,
+    pub(crate) forward: bool,
+}
+
+impl DefaultRoute {
+    fn port(&self, to: Address) -> Option<PortId> {
+        let port = self.port?;
+        if self.aliases.contains(&to) {
+            return Some(port);
+        }
+        let inside = self.inside.iter().any(|(base, length)| contains(*base, *length, to));
+        (self.forward && !inside).then_some(port)
+    }
+}
+
+fn contains(base: IpAddr, length: u8, to: Address) -> bool {
+    let bits = if base.is_ipv4() { 96 + u32::from(length.min(32)) } else { u32::from(length.min(128)) };
+    base.is_ipv4() == is_v4(to) && (bits == 0 || (address(base) ^ to) >> (128 - bits) == 0)
+}
+
+/// The routes, the flows and the hooks.
+pub(crate) struct Switch {
+    routes: Map<Address, (PortId, PortTag)>,
+    pub(crate) default_route: DefaultRoute,
+    pub(crate) flows: FlowTable,
+    hooks: Hooks,
+    epoch: u64,
+    mtu: usize,
+    rng: SmallRng,
+}
+
+/// Hooks that pass and accept everything.
+struct Open;
+
+impl Translate for Open {
+    fn translate(&self, _: &FiveTuple, _: PortTag, _: Instant) -> Translation {
+        Translation::Pass
+    }
+}
+
+impl Filter for Open {
+    fn verdict(&self, _: &NewFlow) -> Verdict {
+        Verdict::Accept
+    }
+}
+
+impl Switch {
+    pub(crate) fn new(mtu: usize, rng: &mut SmallRng) -> Switch {
+        Switch {
+            routes: Map::with_hasher(Seeded(rng.random())),
+            default_route: DefaultRoute::default(),
+            flows: FlowTable::new(FLOWS, rng.random()),
+            hooks: Hooks { translate: Arc::new(Open), filter: Arc::new(Open) },
+            epoch: 0,
+            mtu,
+            rng: SmallRng::seed_from_u64(rng.random()),
+        }
+    }
+
+    /// Swaps the hooks and begins a new epoch; the old hooks, to be dropped by the caller outside its lock.
+    pub(crate) fn install(&mut self, hooks: Hooks) -> Hooks {
+        self.epoch += 1;
+        std::mem::replace(&mut self.hooks, hooks)
+    }
+
+    pub(crate) fn reevaluate(&mut self) {
+        self.epoch += 1;
+    }
+
+    pub(crate) fn route(&self, to: Address) -> Option<PortId> {
+        self.routes.get(&to).map(|(port, _)| *port)
+    }
+
+    pub(crate) fn attach(&mut self, address: Address, port: PortId, tag: PortTag) {
+        self.routes.insert(address, (port, tag));
+    }
+
+    pub(crate) fn detach(&mut self, address: Address, port: PortId) {
+        if self.route(address) == Some(port) {
+            self.routes.remove(&address);
+        }
+    }
+
+    fn exit(&self, to: Address) -> Option<(PortId, PortTag)> {
+        match self.routes.get(&to) {
+            Some(route) => Some(*route),
+            // PortTag 0 is the gateway.
+            None => self.default_route.port(to).map(|port| (port, PortTag(0))),
+        }
+    }
+
+    /// Decides over one packet and rewrites it. The header describes the packet as it is afterwards.
+    ///
+    /// # Errors
+    /// The reason to drop a packet whose headers make no sense.
+    pub(crate) fn forward(
+        &mut self,
+        packet: &mut Packet,
+        from: Ingress,
+        now: Instant,
+    ) -> Result<(Header, Outcome), Reason> {
+        let mut header = packet::parse(packet.bytes())?;
+        packet.truncate(header.end);
+        if from.trust != Trust::Stack {
+            self.check_foreign(packet, &header, from)?;
+        } else if is_loopback(header.key.dst) {
+            return Ok((header, Outcome::Local));
+        }
+        if header.flags & packet::flag::SYN != 0 {
+            clamp_mss(packet, &header, self.mtu);
+        }
+        if header.is_icmp_error() {
+            let outcome = self.related(packet, &mut header, from, now);
+            return Ok((header, outcome));
+        }
+        let outcome = loop {
+            let Some((id, direction)) = self.flows.lookup(&header.key, now) else {
+                break self.open(packet, &mut header, from, now);
+            };
+            match self.follow(id, direction, packet, &mut header, now) {
+                Some(outcome) => break outcome,
+                // Dead or doubtful: forgotten, so that the next lookup misses.
+                None => {
+                    self.flows.remove(id);
+                }
+            }
+        };
+        Ok((header, outcome))
+    }
+
+    fn check_foreign(&self, packet: &Packet, header: &Header, from: Ingress) -> Result<(), Reason> {
+        if is_loopback(header.key.dst) {
+            return Err(MARTIAN);
+        }
+        if packet.checksums == Checksums::Complete && !checksum::is_valid(packet.bytes(), header) {
+            return Err(BAD_CHECKSUM);
+        }
+        if from.trust == Trust::Foreign && self.route(header.key.src) != Some(from.port) {
+            return Err(SPOOFED_SOURCE);
+        }
+        Ok(())
+    }
+
+    /// A packet of a known flow. `None` if the flow is to be forgotten and the packet to be seen as the first of a new one.
+    fn follow(
+        &mut self,
+        id: FlowId,
+        direction: Direction,
+        packet: &mut Packet,
+        header: &mut Header,
+        now: Instant,
+    ) -> Option<Outcome> {
+        let epoch = self.epoch;
+        let flow = self.flows.get_mut(id)?;
+        if flow.is_closing() && header.is_syn() {
+            return None;
+        }
+        if flow.epoch != epoch {
+            if !flow.was_accepted {
+                return None;
+            }
+            let (original, translated) = (flow.original, flow.translated);
+            let (from, to) = (flow.from.1, flow.to.1);
+            let judgement = self.judge(&original, &translated, from, to);
+            let flow = self.flows.get_mut(id)?;
+            flow.judgement = judgement;
+            flow.epoch = epoch;
+        }
+        let flow = self.flows.get_mut(id)?;
+        match flow.judgement {
+            Judgement::Accepted => {}
+            Judgement::Dropped(reason) => return Some(Outcome::Drop(reason)),
+            Judgement::Rejected(reason) => return Some(Outcome::Refuse(Refusal::Prohibited, reason)),
+        }
+        let (key, rewritten) = flow.rewrite(direction);
+        let (exit, _) = if direction == Direction::Original { flow.to } else { flow.from };
+        let unanswered = direction == Direction::Original
+            && (flow.original.protocol != protocol::TCP || (!flow.has_reply() && header.is_syn()));
+        if !self.is_attached(exit, rewritten.dst) {
+            return match self.exit(rewritten.dst) {
+                // Nobody there any more, and nothing to lose: the translation may know somebody else.
+                _ if unanswered => None,
+                // Somebody else has the address now; whether that is allowed is another question.
+                Some(exit) => {
+                    let flow = self.flows.get_mut(id)?;
+                    *(if direction == Direction::Original { &mut flow.to } else { &mut flow.from }) = exit;
+                    flow.epoch = epoch.wrapping_sub(1);
+                    self.follow(id, direction, packet, header, now)
+                }
+                None => Some(Outcome::Drop(NO_ROUTE)),
+            };
+        }
+        let flow = self.flows.get_mut(id)?;
+        flow.see(direction, header, packet.len(), now);
+        self.flows.reclassify(id);
+        if key != rewritten {
+            rewrite(packet, header, &rewritten);
+        }
+        Some(Outcome::Deliver(exit))
+    }
+
+    /// Whether packets to `to` still leave by `port`.
+    fn is_attached(&self, port: PortId, to: Address) -> bool {
+        match self.routes.get(&to) {
+            Some((at, _)) => *at == port,
+            None => self.default_route.port == Some(port),
+        }
+    }
+
+    fn judge(&self, original: &FlowKey, translated: &FlowKey, from: PortTag, to: PortTag) -> Judgement {
+        let flow = NewFlow { original: original.five_tuple(), translated: translated.five_tuple(), from, to };
+        match self.hooks.filter.verdict(&flow) {
+            Verdict::Accept => Judgement::Accepted,
+            Verdict::Drop(reason) => Judgement::Dropped(reason),
+            Verdict::Reject(reason) => Judgement::Rejected(reason),
+        }
+    }
+
+    /// The first packet of a flow.
+    fn open(&mut self, packet: &mut Packet, header: &mut Header, from: Ingress, now: Instant) -> Outcome {
+        if from.trust == Trust::Stack && self.route(header.key.dst) == Some(from.port) {
+            return Outcome::Local;
+        }
+        if header.is_reset() || header.icmp == Icmp::EchoReply {
+            return Outcome::Drop(INVALID);
+        }
+        let original = header.key;
+        let (mut translated, snat) = match self.hooks.translate.translate(&original.five_tuple(), from.tag, now) {
+            Translation::Pass => (original, None),
+            Translation::To { dst, snat } => {
+                if dst.is_ipv4() != original.is_v4() || snat.is_some_and(|ip| ip.is_ipv4() != original.is_v4()) {
+                    return Outcome::Drop(FAMILY_MISMATCH);
+                }
+                let mut key = FlowKey { dst: address(dst.ip()), ..original };
+                if !header.is_icmp() {
+                    key.dst_port = dst.port();
+                }
+                (key, snat.map(address))
+            }
+            Translation::Reject(reason) => return Outcome::Refuse(Refusal::Port, reason),
+            Translation::Drop(reason) => return Outcome::Drop(reason),
+        };
+        if is_loopback(translated.dst) || !is_unicast(translated.dst) {
+            return Outcome::Drop(MARTIAN);
+        }
+        let Some(exit) = self.exit(translated.dst) else {
+            return Outcome::Drop(NO_ROUTE);
+        };
+        if let Some(src) = snat {
+            translated.src = src;
+        }
+        if !self.choose_source_port(&original, &mut translated, now) {
+            return Outcome::Drop(NO_FREE_PORT);
+        }
+        let mut flow = Flow::new(original, translated, (from.port, from.tag), exit);
+        flow.judgement = self.judge(&original, &translated, from.tag, exit.1);
+        flow.epoch = self.epoch;
+        flow.was_accepted = flow.judgement == Judgement::Accepted;
+        flow.last_seen = now;
+        let outcome = match flow.judgement {
+            Judgement::Accepted => Outcome::Deliver(exit.0),
+            Judgement::Dropped(reason) => Outcome::Drop(reason),
+            Judgement::Rejected(reason) => Outcome::Refuse(Refusal::Prohibited, reason),
+        };
+        if flow.was_accepted {
+            flow.see(Direction::Original, header, packet.len(), now);
+            if self.flows.insert(flow, now).is_none() {
+                return Outcome::Drop(TABLE_FULL);
+            }
+            if original != translated {
+                rewrite(packet, header, &translated);
+            }
+        } else {
+            self.flows.insert(flow, now);
+        }
+        outcome
+    }
+
+    /// Gives `translated` a source port with which replies can be told from those of every other flow.
+    ///
+    /// The source's own port if it is free; otherwise a random one and, from there, the next that is (RFC 6056, 3.3.2).
+    fn choose_source_port(&mut self, original: &FlowKey, translated: &mut FlowKey, now: Instant) -> bool {
+        // The reply of a hairpin without SNAT is the flow itself, reversed: only other flows are in the way.
+        if !self.flows.is_taken(&translated.reversed(), now) {
+            return true;
+        }
+        if original.src_port == 0 {
+            return false;
+        }
+        let echo = matches!(original.protocol, protocol::ICMP | protocol::ICMPV6);
+        let (first, count) = (1024u32, 64_512u32);
+        let start = self.rng.random_range(0..count);
+        for step in 0..count {
+            let port = (first + (start + step) % count) as u16;
+            translated.src_port = port;
+            if echo {
+                translated.dst_port = port;
+            }
+            if !self.flows.is_taken(&translated.reversed(), now) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// An ICMP error: it belongs to the flow of the packet it quotes, and is translated with it (RFC 5508, 4.2).
+    fn related(&mut self, packet: &mut Packet, header: &mut Header, from: Ingress, now: Instant) -> Outcome {
+        let at = header.transport + 8;
+        let Some(quoted) = packet.bytes().get(at..header.end).and_then(parse_quoted) else {
+            return Outcome::Drop(packet::MALFORMED);
+        };
+        // The quoted packet went the other way than the error goes.
+        let Some((id, direction)) = self.flows.lookup(&quoted.key.reversed(), now) else {
+            let own = from.trust == Trust::Stack && self.route(header.key.dst) == Some(from.port);
+            return if own { Outcome::Local } else { Outcome::Drop(INVALID) };
+        };
+        let epoch = self.epoch;
+        let Some(flow) = self.flows.get_mut(id) else { return Outcome::Drop(INVALID) };
+        match flow.judgement {
+            Judgement::Accepted => {}
+            Judgement::Dropped(reason) | Judgement::Rejected(reason) => return Outcome::Drop(reason),
+        }
+        if flow.epoch != epoch {
+            let (original, translated, tags) = (flow.original, flow.translated, (flow.from.1, flow.to.1));
+            if let Judgement::Dropped(reason) | Judgement::Rejected(reason) =
+                self.judge(&original, &translated, tags.0, tags.1)
+            {
+                return Outcome::Drop(reason);
+            }
+        }
+        let Some(flow) = self.flows.get_mut(id) else { return Outcome::Drop(INVALID) };
+        let (key, rewritten) = flow.rewrite(direction);
+        let (exit, _) = if direction == Direction::Original { flow.to } else { flow.from };
+        if header.key.dst != key.dst && from.trust != Trust::Stack {
+            return Outcome::Drop(INVALID);
+        }
+        if !self.is_attached(exit, rewritten.dst) {
+            return Outcome::Drop(NO_ROUTE);
+        }
+        if key != rewritten {
+            // The inner packet goes back to what its sender sent; the outer one comes from where it was sent to.
+            let mut inner = quoted;
+            let complete = packet.checksums == Checksums::Complete;
+            rewrite_quoted(packet, at, &mut inner, &rewritten.reversed());
+            let src = if header.key.src == key.src { rewritten.src } else { header.key.src };
+            let outer = FlowKey { src, dst: rewritten.dst, ..header.key };
+            rewrite(packet, header, &outer);
+            if complete {
+                checksum::complete(packet.bytes_mut(), header);
+            }
+        }
+        Outcome::Deliver(exit)
+    }
+}
+
+/// Translates the packet quoted at `at`. Its transport checksum stays as quoted: it cannot be verified anyway.
+fn rewrite_quoted(packet: &mut Packet, at: usize, inner: &mut Header, to: &FlowKey) {
+    let v4 = inner.key.is_v4();
+    let bytes = &mut packet.bytes_mut()[at..];
+    if v4 {
+        let (mut old, mut new) = ([0; 8], [0; 8]);
+        old.copy_from_slice(&bytes[12..20]);
+        new[..4].copy_from_slice(&(to.src as u32).to_be_bytes());
+        new[4..].copy_from_slice(&(to.dst as u32).to_be_bytes());
+        bytes[12..20].copy_from_slice(&new);
+        let sum = checksum::adjust(be16(bytes, 10), &old, &new);
+        set16(bytes, 10, sum);
+    } else {
+        bytes[8..24].copy_from_slice(&to.src.to_be_bytes());
+        bytes[24..40].copy_from_slice(&to.dst.to_be_bytes());
+    }
+    match inner.key.protocol {
+        protocol::TCP | protocol::UDP | protocol::SCTP => {
+            set16(bytes, inner.transport, to.src_port);
+            set16(bytes, inner.transport + 2, to.dst_port);
+        }
+        protocol::ICMP | protocol::ICMPV6 if inner.icmp != Icmp::Other => {
+            set16(bytes, inner.transport + 4, to.src_port);
+        }
+        _ => {}
+    }
+    inner.key = *to;
+}
+
+/// Lowers the maximum segment size that a SYN announces to what the wire takes: stacks here announce 64 KiB.
+fn clamp_mss(packet: &mut Packet, header: &Header, mtu: usize) {
+    let limit = (mtu - if header.key.is_v4() { 40 } else { 60 }) as u16;
+    let complete = packet.checksums == Checksums::Complete;
+    let segment = &mut packet.bytes_mut()[header.transport..header.end];
+    let options = usize::from(segment[12] >> 4) * 4;
+    let mut at = 20;
+    while at + 4 <= options {
+        match (segment[at], usize::from(segment[at + 1])) {
+            (0, _) => return,
+            (1, _) => at += 1,
+            (2, 4) => {
+                let announced = be16(segment, at + 2);
+                if announced > limit {
+                    set16(segment, at + 2, limit);
+                    if complete {
+                        // The option may sit at an odd offset, where an incremental update would need its neighbours.
+                        let bytes = packet.bytes_mut();
+                        checksum::complete(bytes, header);
+                    }
+                }
+                return;
+            }
+            (_, length) if length >= 2 => at += length,
+            _ => return,
+        }
+    }
+}

@@ -1,0 +1,614 @@
+//! TCP connections: smoltcp's state machine, each in a socket set of its own, fed by our demultiplexer.
+//!
+//! One set per connection because smoltcp walks the whole set for every packet. Here are segments in
+//! ([`Core::segment_arrives`]), segments out ([`Core::transmit`]), what follows from the state afterwards, timers,
+//! and the end of connections: lingering, TIME-WAIT without a socket, reuse of buffers. The handles that programs hold are in
+//! [`stream`](crate::stream); who a segment belongs to is found in [`host`](crate::host).
+//!
+//! Follows RFC 9293; smoltcp's delayed ACK and Nagle are off, and its user timeout is not used (it ends idle connections).
+
+use crate::arena::Id;
+use crate::core::{Core, Queued};
+use crate::flow_key::{FlowKey, Map};
+use crate::packet::{Header, Packet, Pool};
+use crate::port::PortId;
+use smoltcp::iface::{Interface, PollResult, SocketHandle, SocketSet};
+use smoltcp::phy::{
+    ChecksumCapabilities, Device, DeviceCapabilities, Medium, PacketMeta, RxToken, SegmentationCapabilities, TxToken,
+};
+use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
+use smoltcp::wire::{HardwareAddress, IpEndpoint, IpListenEndpoint};
+use std::collections::VecDeque;
+use std::io;
+use std::num::NonZeroUsize;
+use std::task::Waker;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The key of a connection.
+pub(crate) type ConnectionId = Id<Connection>;
+
+/// Bytes of each of a connection's two buffers; touched only as far as used.
+pub(crate) const BUFFER: usize = 256 * 1024;
+/// A receiver announces its window again when it has read so much.
+const WINDOW_STEP: usize = BUFFER / 4;
+/// From the first SYN to giving up: five transmissions, 1 s + 2 s + 4 s + 8 s + 16 s.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(31);
+/// How long unacknowledged data is retransmitted; about what 15 retransmissions take on Linux.
+const USER_TIMEOUT: Duration = Duration::from_secs(924);
+/// How long a connection that nobody holds may take to deliver its data and end.
+const LINGER: Duration = Duration::from_secs(60);
+/// Twice the maximum segment lifetime, as smoltcp counts it.
+const TIME_WAIT: Duration = Duration::from_secs(10);
+/// Entries of TIME-WAIT kept.
+const TIME_WAIT_ENTRIES: usize = 1 << 16;
+/// Closed sockets kept with their buffers for the next connection.
+const SPARE: usize = 32;
+
+/// Who opened a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// This side, by connecting.
+    Active,
+    /// The peer; not yet handed to the listener on that port.
+    Pending(u16),
+    /// The peer; handed over.
+    Accepted,
+    /// The peer, towards an address outside: the gateway takes it when it is established.
+    Gateway,
+}
+
+/// One connection.
+pub(crate) struct Connection {
+    pub(crate) port: PortId,
+    /// The key of its peer's segments.
+    pub(crate) key: FlowKey,
+    pub(crate) role: Role,
+    sockets: SocketSet<'static>,
+    handle: SocketHandle,
+    pub(crate) reader: Option<Waker>,
+    pub(crate) writer: Option<Waker>,
+    pub(crate) error: Option<io::ErrorKind>,
+    /// The raw port its segments last left by, for back-pressure.
+    pub(crate) exit: Option<PortId>,
+    /// Nobody holds it any more.
+    is_orphan: bool,
+    is_dirty: bool,
+    /// Whether the demultiplexer knows it.
+    is_known: bool,
+    /// What the program has read since the window was last announced.
+    unannounced: usize,
+    /// When the socket wants to be polled.
+    poll_at: Option<Instant>,
+    /// When we lose patience.
+    limit: Option<Instant>,
+    /// The entry in the timer heap.
+    armed: Option<Instant>,
+    /// The last sign of life that matters for [`USER_TIMEOUT`].
+    progress: Instant,
+}
+
+impl Connection {
+    pub(crate) fn socket(&self) -> &Socket<'static> {
+        self.sockets.get(self.handle)
+    }
+
+    pub(crate) fn socket_mut(&mut self) -> &mut Socket<'static> {
+        self.sockets.get_mut(self.handle)
+    }
+
+    /// Notes that the program writes into an empty buffer: the peer's silence counts from now.
+    pub(crate) fn has_written(&mut self, now: Instant) {
+        self.progress = now;
+    }
+
+    /// Notes that the program has read; whether the peer should hear of the larger window.
+    pub(crate) fn has_read(&mut self, bytes: usize) -> bool {
+        self.unannounced += bytes;
+        if self.unannounced < WINDOW_STEP {
+            return false;
+        }
+        self.unannounced = 0;
+        true
+    }
+}
+
+/// Sets of one closed socket each, last in, first out, so that the next connection finds its buffers in the cache.
+#[derive(Default)]
+pub(crate) struct SparePool {
+    sets: Vec<(SocketSet<'static>, SocketHandle)>,
+}
+
+impl SparePool {
+    fn take(&mut self) -> (SocketSet<'static>, SocketHandle) {
+        self.sets.pop().unwrap_or_else(|| {
+            let mut sockets = SocketSet::new(Vec::with_capacity(1));
+            let mut socket = Socket::new(SocketBuffer::new(vec![0; BUFFER]), SocketBuffer::new(vec![0; BUFFER]));
+            socket.set_ack_delay(None);
+            socket.set_nagle_enabled(false);
+            let handle = sockets.add(socket);
+            (sockets, handle)
+        })
+    }
+
+    fn put(&mut self, mut sockets: SocketSet<'static>, handle: SocketHandle) {
+        if self.sets.len() < SPARE {
+            sockets.get_mut::<Socket<'_>>(handle).abort();
+            self.sets.push((sockets, handle));
+        }
+    }
+}
+
+/// Connections in TIME-WAIT: remembered without a socket.
+pub(crate) struct TimeWait {
+    entries: Map<(PortId, FlowKey), Instant>,
+    order: VecDeque<(Instant, (PortId, FlowKey))>,
+}
+
+impl TimeWait {
+    pub(crate) fn new(seed: u64) -> TimeWait {
+        TimeWait { entries: crate::core::seeded(seed), order: VecDeque::new() }
+    }
+
+    fn insert(&mut self, port: PortId, key: FlowKey, now: Instant) {
+        if self.order.len() >= TIME_WAIT_ENTRIES {
+            self.pop();
+        }
+        self.entries.insert((port, key), now);
+        self.order.push_back((now, (port, key)));
+    }
+
+    fn pop(&mut self) {
+        if let Some((since, key)) = self.order.pop_front()
+            && self.entries.get(&key) == Some(&since)
+        {
+            self.entries.remove(&key);
+        }
+    }
+
+    /// Whether the connection is in TIME-WAIT.
+    pub(crate) fn contains(&self, port: PortId, key: FlowKey, now: Instant) -> bool {
+        self.entries.get(&(port, key)).is_some_and(|since| now.saturating_duration_since(*since) < TIME_WAIT)
+    }
+
+    pub(crate) fn remove(&mut self, port: PortId, key: FlowKey) {
+        self.entries.remove(&(port, key));
+    }
+
+    pub(crate) fn expire(&mut self, now: Instant) {
+        while self.order.front().is_some_and(|(since, _)| now.saturating_duration_since(*since) >= TIME_WAIT) {
+            self.pop();
+        }
+    }
+
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.order.front().map(|(since, _)| *since + TIME_WAIT + Duration::from_secs(1))
+    }
+}
+
+/// A host's link into the switch, for as long as one call into smoltcp takes.
+pub(crate) struct Link<'a> {
+    received: Option<&'a [u8]>,
+    pool: &'a mut Pool,
+    inbox: &'a mut VecDeque<Queued>,
+    from: PortId,
+    sender: ConnectionId,
+}
+
+/// What stacks are told about the link: 64 KiB packets, no checksums, segmentation by others.
+pub(crate) fn capabilities() -> DeviceCapabilities {
+    let mut capabilities = DeviceCapabilities::default();
+    capabilities.medium = Medium::Ip;
+    // smoltcp 0.14 drops IPv6 segments longer than this even where it offloads their segmentation. The true MTU is
+    // announced to the peer by the switch, which lowers the MSS option of every SYN.
+    capabilities.max_transmission_unit = 65_535;
+    capabilities.checksum = ChecksumCapabilities::ignored();
+    let mut segmentation = SegmentationCapabilities::default();
+    segmentation.tcpv4 = NonZeroUsize::new(65_535);
+    segmentation.tcpv6 = NonZeroUsize::new(65_535);
+    capabilities.segmentation = segmentation;
+    capabilities
+}
+
+impl Device for Link<'_> {
+    type RxToken<'b>
+        = Received<'b>
+    where
+        Self: 'b;
+    type TxToken<'b>
+        = Transmit<'b>
+    where
+        Self: 'b;
+
+    fn receive(&mut self, _: smoltcp::time::Instant) -> Option<(Received<'_>, Transmit<'_>)> {
+        let packet = self.received.take()?;
+        let transmit = Transmit {
+            pool: self.pool,
+            inbox: self.inbox,
+            from: self.from,
+            sender: self.sender,
+            meta: PacketMeta::default(),
+        };
+        Some((Received(packet), transmit))
+    }
+
+    fn transmit(&mut self, _: smoltcp::time::Instant) -> Option<Transmit<'_>> {
+        Some(Transmit {
+            pool: self.pool,
+            inbox: self.inbox,
+            from: self.from,
+            sender: self.sender,
+            meta: PacketMeta::default(),
+        })
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        capabilities()
+    }
+}
+
+pub(crate) struct Received<'a>(&'a [u8]);
+
+impl RxToken for Received<'_> {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        f(self.0)
+    }
+}
+
+pub(crate) struct Transmit<'a> {
+    pool: &'a mut Pool,
+    inbox: &'a mut VecDeque<Queued>,
+    from: PortId,
+    sender: ConnectionId,
+    meta: PacketMeta,
+}
+
+impl TxToken for Transmit<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, f: F) -> R {
+        let mut packet = self.pool.take(length);
+        packet.segment_size = self.meta.segmentation_offload_size;
+        let result = f(packet.bytes_mut());
+        self.inbox.push_back(Queued { packet, from: self.from, sender: Some(self.sender) });
+        result
+    }
+
+    fn set_meta(&mut self, meta: PacketMeta) {
+        self.meta = meta;
+    }
+}
+
+/// A host's stack.
+pub(crate) fn interface(seed: u64, now: smoltcp::time::Instant) -> Interface {
+    struct Unplugged;
+    impl Device for Unplugged {
+        type RxToken<'a> = Received<'a>;
+        type TxToken<'a> = Transmit<'a>;
+        fn receive(&mut self, _: smoltcp::time::Instant) -> Option<(Received<'_>, Transmit<'_>)> {
+            None
+        }
+        fn transmit(&mut self, _: smoltcp::time::Instant) -> Option<Transmit<'_>> {
+            None
+        }
+        fn capabilities(&self) -> DeviceCapabilities {
+            capabilities()
+        }
+    }
+    let mut config = smoltcp::iface::Config::new(HardwareAddress::Ip);
+    config.random_seed = seed;
+    let mut interface = Interface::new(config, &mut Unplugged, now);
+    // Which addresses are the host's is the demultiplexer's business; the gateway speaks for all of them.
+    interface.set_any_ip(true);
+    interface
+}
+
+fn endpoint(at: std::net::SocketAddr) -> IpEndpoint {
+    IpEndpoint::from(at)
+}
+
+impl Core {
+    /// The time as smoltcp counts it.
+    pub(crate) fn stack_time(&self) -> smoltcp::time::Instant {
+        smoltcp::time::Instant::from_micros(self.now.saturating_duration_since(self.start).as_micros() as i64)
+    }
+
+    fn new_connection(&mut self, port: PortId, key: FlowKey, role: Role) -> ConnectionId {
+        let (sockets, handle) = self.spare.take();
+        let id = self.connections.insert(Connection {
+            port,
+            key,
+            role,
+            sockets,
+            handle,
+            reader: None,
+            writer: None,
+            error: None,
+            exit: None,
+            is_orphan: false,
+            is_dirty: false,
+            is_known: true,
+            unannounced: 0,
+            poll_at: None,
+            limit: Some(self.now + HANDSHAKE_TIMEOUT),
+            armed: None,
+            progress: self.now,
+        });
+        if let Some(host) = self.ports.get_mut(port).and_then(|port| port.host_mut()) {
+            host.connections.insert(key, id);
+        }
+        id
+    }
+
+    /// Sends the SYN of a new connection. `key` is that of its peer's segments.
+    pub(crate) fn open(&mut self, port: PortId, key: FlowKey) -> io::Result<ConnectionId> {
+        let id = self.new_connection(port, key, Role::Active);
+        let Core { connections, ports, .. } = self;
+        let host = ports.get_mut(port).and_then(|port| port.host_mut());
+        let result = match (connections.get_mut(id), host) {
+            (Some(connection), Some(host)) => {
+                let (remote, local) = (endpoint(key.source()), endpoint(key.destination()));
+                connection.socket_mut().connect(host.interface.context(), remote, local).is_ok()
+            }
+            _ => false,
+        };
+        if !result {
+            self.forget(id);
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        self.touch(id);
+        Ok(id)
+    }
+
+    /// Makes the connection that a SYN asks for and answers it.
+    pub(crate) fn open_passively(&mut self, port: PortId, role: Role, packet: Packet, header: &Header) -> ConnectionId {
+        let id = self.new_connection(port, header.key, role);
+        if let Some(connection) = self.connections.get_mut(id) {
+            let local = header.key.destination();
+            let at = IpListenEndpoint { addr: Some(local.ip().into()), port: local.port() };
+            // The socket is closed and the port is not 0, which are listen's only conditions.
+            let _ = connection.socket_mut().listen(at);
+        }
+        self.segment_arrives(id, packet, header);
+        id
+    }
+
+    /// Gives a segment to the connection it belongs to.
+    pub(crate) fn segment_arrives(&mut self, id: ConnectionId, packet: Packet, header: &Header) {
+        let time = self.stack_time();
+        let Core { connections, ports, pool, inbox, now, .. } = self;
+        let Some(connection) = connections.get_mut(id) else { return self.pool.put(packet) };
+        let Some(host) = ports.get_mut(connection.port).and_then(|port| port.host_mut()) else {
+            return self.pool.put(packet);
+        };
+        let before = connection.socket().state();
+        let mut link = Link { received: Some(packet.bytes()), pool, inbox, from: connection.port, sender: id };
+        host.interface.poll_ingress_single(time, &mut link, &mut connection.sockets);
+        connection.progress = *now;
+        let after = connection.socket().state();
+        if header.is_reset() && before != after && matches!(after, State::Closed | State::Listen) {
+            let refused = before == State::SynSent;
+            connection.error =
+                Some(if refused { io::ErrorKind::ConnectionRefused } else { io::ErrorKind::ConnectionReset });
+        }
+        if connection.is_orphan {
+            let is_delivered = after == State::FinWait2;
+            if connection.discard() && is_delivered {
+                // RFC 1122, 4.2.2.13: data for a program that has closed cannot be delivered; the peer is told.
+                connection.socket_mut().abort();
+            }
+        }
+        self.pool.put(packet);
+        self.touch(id);
+    }
+
+    /// Has the connection look whether it has something to send.
+    pub(crate) fn touch(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(id)
+            && !connection.is_dirty
+        {
+            connection.is_dirty = true;
+            self.dirty.push_back(id);
+        }
+    }
+
+    /// Sends one segment if there is one to send. Comes again at once if so: one buffer, still in the cache, carries them all.
+    pub(crate) fn transmit(&mut self, id: ConnectionId) {
+        let time = self.stack_time();
+        let Core { connections, ports, pool, inbox, dirty, .. } = self;
+        let Some(connection) = connections.get_mut(id) else { return };
+        connection.is_dirty = false;
+        if let Some(exit) = connection.exit {
+            match ports.get_mut(exit).and_then(|port| port.raw_mut()) {
+                Some(raw) if raw.is_full() => {
+                    if !raw.held.contains(&id) {
+                        raw.held.push(id);
+                    }
+                    return;
+                }
+                Some(_) => {}
+                None => connection.exit = None,
+            }
+        }
+        let Some(host) = ports.get_mut(connection.port).and_then(|port| port.host_mut()) else { return };
+        let mut link = Link { received: None, pool, inbox, from: connection.port, sender: id };
+        if host.interface.poll_egress(time, &mut link, &mut connection.sockets) == PollResult::SocketStateChanged {
+            connection.is_dirty = true;
+            dirty.push_front(id);
+            return;
+        }
+        self.settle(id);
+    }
+
+    /// Draws the conclusions from a connection's state when it has nothing more to send.
+    fn settle(&mut self, id: ConnectionId) {
+        let time = self.stack_time();
+        let Core { connections, ports, wakes, time_wait, now, start, .. } = self;
+        let Some(connection) = connections.get_mut(id) else { return };
+        let Some(host) = ports.get_mut(connection.port).and_then(|port| port.host_mut()) else { return };
+        let socket = connection.sockets.get::<Socket<'_>>(connection.handle);
+        let state = socket.state();
+        if connection.reader.is_some() && (socket.can_recv() || !socket.may_recv()) && state != State::SynSent {
+            wakes.wake(connection.reader.take());
+        }
+        if connection.writer.is_some() {
+            let is_open = socket.may_send() && connection.error.is_none();
+            let has_room = socket.send_queue() <= socket.send_capacity() / 2;
+            let is_opening = matches!(state, State::SynSent | State::SynReceived);
+            if !is_opening && (!is_open || has_room) {
+                wakes.wake(connection.writer.take());
+            }
+        }
+        let is_over = matches!(state, State::Closed | State::TimeWait | State::Listen);
+        if !is_over && !matches!(state, State::SynSent | State::SynReceived) && !connection.is_orphan {
+            connection.limit = None;
+        }
+        match connection.role {
+            Role::Pending(_) | Role::Gateway if state == State::SynReceived => {}
+            Role::Pending(_) | Role::Gateway if matches!(state, State::Closed | State::Listen) => {
+                return self.forget(id);
+            }
+            Role::Pending(local) => {
+                if !host.is_established(local, id, wakes) {
+                    connection.role = Role::Accepted;
+                    connection.socket_mut().abort();
+                    connection.is_orphan = true;
+                    return self.touch(id);
+                }
+                connection.role = Role::Accepted;
+            }
+            Role::Gateway => {
+                connection.role = Role::Accepted;
+                let port = connection.port;
+                return self.gateway_established(port, id);
+            }
+            Role::Active | Role::Accepted => {}
+        }
+        if is_over {
+            if connection.is_known {
+                connection.is_known = false;
+                if host.connections.get(&connection.key) == Some(&id) {
+                    host.connections.remove(&connection.key);
+                }
+                if state == State::TimeWait {
+                    time_wait.insert(connection.port, connection.key, *now);
+                }
+            }
+            connection.poll_at = None;
+            connection.limit = None;
+            if connection.is_orphan {
+                self.forget(id);
+            }
+            return;
+        }
+        connection.poll_at = host.interface.poll_at(time, &connection.sockets).map(|at| {
+            let micros = u64::try_from(at.total_micros()).unwrap_or(0);
+            (*start + Duration::from_micros(micros)).max(*now)
+        });
+        let deadline = connection.poll_at.into_iter().chain(connection.limit).min();
+        if let Some(deadline) = deadline
+            && connection.armed.is_none_or(|armed| deadline < armed)
+        {
+            connection.armed = Some(deadline);
+            self.timers.push(deadline, id);
+        }
+    }
+
+    /// An entry of the timer heap has fallen due.
+    pub(crate) fn timer_fired(&mut self, id: ConnectionId) {
+        let now = self.now;
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        // An older entry, superseded by an earlier one.
+        if connection.armed.is_none_or(|armed| armed > now) {
+            return;
+        }
+        connection.armed = None;
+        if connection.limit.is_some_and(|limit| limit <= now) {
+            return self.give_up(id);
+        }
+        if connection.poll_at.is_some_and(|at| at <= now) {
+            let has_data = connection.socket().send_queue() > 0;
+            if has_data && now.saturating_duration_since(connection.progress) >= USER_TIMEOUT {
+                return self.give_up(id);
+            }
+            return self.touch(id);
+        }
+        if let Some(deadline) = connection.poll_at.into_iter().chain(connection.limit).min() {
+            connection.armed = Some(deadline);
+            self.timers.push(deadline, id);
+        }
+    }
+
+    fn give_up(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let is_half_open = matches!(connection.socket().state(), State::SynSent | State::SynReceived);
+        connection.error = Some(io::ErrorKind::TimedOut);
+        connection.limit = None;
+        if is_half_open && connection.role != Role::Active {
+            return self.forget(id);
+        }
+        // Tells the peer, in case that it is there after all.
+        connection.socket_mut().abort();
+        self.touch(id);
+    }
+
+    /// An ICMP error about a segment of this connection. Once established, only the peer's own RST ends it (RFC 5461, 4.1).
+    pub(crate) fn unreachable(&mut self, id: ConnectionId, error: io::ErrorKind) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.socket().state() == State::SynSent {
+            connection.error = Some(error);
+            connection.socket_mut().close();
+            self.wakes.wake(connection.writer.take());
+            self.wakes.wake(connection.reader.take());
+            self.touch(id);
+        }
+    }
+
+    /// The program has let go of a connection: what it wrote is still delivered, then FIN.
+    pub(crate) fn release(&mut self, id: ConnectionId) {
+        let deadline = self.now + LINGER;
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.is_orphan = true;
+        self.wakes.retire(connection.reader.take());
+        self.wakes.retire(connection.writer.take());
+        connection.discard();
+        if connection.socket().state() == State::SynSent {
+            return self.forget(id);
+        }
+        connection.socket_mut().close();
+        connection.limit = Some(deadline);
+        self.touch(id);
+    }
+
+    /// Frees a connection without a word to its peer.
+    pub(crate) fn forget(&mut self, id: ConnectionId) {
+        let Some(mut connection) = self.connections.remove(id) else { return };
+        self.wakes.wake(connection.reader.take());
+        self.wakes.wake(connection.writer.take());
+        if let Some(host) = self.ports.get_mut(connection.port).and_then(|port| port.host_mut()) {
+            if host.connections.get(&connection.key) == Some(&id) {
+                host.connections.remove(&connection.key);
+            }
+            if let Role::Pending(local) = connection.role {
+                host.is_gone(local);
+            }
+            if host.is_released && host.connections.is_empty() {
+                let port = connection.port;
+                self.detach(port);
+            }
+        }
+        self.spare.put(connection.sockets, connection.handle);
+    }
+}
+
+impl Connection {
+    /// Throws away what has been received; whether there was something.
+    fn discard(&mut self) -> bool {
+        let mut any = false;
+        while let Ok(length) = self.socket_mut().recv(|data| (data.len(), data.len())) {
+            if length == 0 {
+                break;
+            }
+            any = true;
+        }
+        any
+    }
+}

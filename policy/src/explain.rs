@@ -1,0 +1,226 @@
+//! Why a flow may pass or not, in words: from the very judgement that live packets get.
+
+use crate::endpoint::Endpoint;
+use crate::peer::Peer;
+use crate::ports::{PortMatch, name_of};
+use crate::rule::{Direction, Rule};
+use crate::rule_set::{Origin, PeerView, PortView};
+use crate::table::{Judgement, PolicyTable, Side};
+use netstack::NewFlow;
+use serde::Serialize;
+use std::net::{IpAddr, SocketAddr};
+
+/// More near misses than this help nobody.
+const NEAR_MISSES: usize = 16;
+
+/// Why a flow may pass, or not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    /// Whether it may.
+    pub allowed: bool,
+    /// The code of a refusal.
+    pub reason: Option<&'static str>,
+    /// TCP, UDP, SCTP, ICMP or a number.
+    pub protocol: String,
+    /// Who sends.
+    pub source: PartyReport,
+    /// Who receives, after translation.
+    pub destination: PartyReport,
+    /// What the source's policies say.
+    pub egress: DirectionReport,
+    /// What the destination's policies say.
+    pub ingress: DirectionReport,
+}
+
+/// One end of a flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PartyReport {
+    /// The address that the other end's rules see.
+    pub address: SocketAddr,
+    /// `namespace/name`, if it is a pod.
+    pub pod: Option<String>,
+}
+
+/// What one side's policies say to a flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DirectionReport {
+    /// How it came out.
+    pub ruling: Ruling,
+    /// The same as a sentence.
+    pub why: String,
+    /// The policies that select the pod and isolate it in this direction.
+    pub policies: Vec<String>,
+    /// The rule that allowed it.
+    pub decided_by: Option<RuleReport>,
+    /// Rules that would have allowed it but for one thing.
+    pub near_misses: Vec<NearMiss>,
+}
+
+/// How a side's judgement came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Ruling {
+    /// This end is no pod, or one of the host network.
+    NoPod,
+    /// Policies do not speak of it.
+    Exempt,
+    /// No policy isolates the pod in this direction.
+    NotIsolated,
+    /// A rule allows it.
+    Allowed,
+    /// The pod is isolated, and no rule allows it.
+    Denied,
+}
+
+/// A rule of a policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuleReport {
+    /// `namespace/name`.
+    pub policy: String,
+    /// Its place in `spec.ingress` or `spec.egress`, from 0.
+    pub rule: usize,
+}
+
+/// A rule that would have allowed a flow but for one thing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NearMiss {
+    /// Which.
+    pub rule: RuleReport,
+    /// What is in the way.
+    pub problem: String,
+}
+
+impl PolicyTable {
+    /// Why `flow` may pass, or not.
+    pub fn explain(&self, flow: &NewFlow) -> Explanation {
+        let judgement = self.judge(flow);
+        let reason = self.allows(flow).err();
+        let name = |pod: Option<&Endpoint>| pod.map(Endpoint::full_name);
+        Explanation {
+            allowed: reason.is_none(),
+            reason: reason.map(|reason| reason.0),
+            protocol: name_of(judgement.port.protocol),
+            source: PartyReport { address: flow.translated.src, pod: name(judgement.source) },
+            destination: PartyReport { address: flow.translated.dst, pod: name(judgement.destination) },
+            egress: report(&judgement, Direction::Egress),
+            ingress: report(&judgement, Direction::Ingress),
+        }
+    }
+}
+
+fn report(judgement: &Judgement<'_>, direction: Direction) -> DirectionReport {
+    let (side, pod, peer) = match direction {
+        Direction::Ingress => (&judgement.ingress, judgement.destination, judgement.ingress_peer),
+        Direction::Egress => (&judgement.egress, judgement.source, judgement.egress_peer),
+    };
+    let pod = pod.map_or_else(String::new, Endpoint::full_name);
+    let word = match direction {
+        Direction::Ingress => "ingress",
+        Direction::Egress => "egress",
+    };
+    let mut report = DirectionReport {
+        ruling: Ruling::NoPod,
+        why: String::new(),
+        policies: Vec::new(),
+        decided_by: None,
+        near_misses: Vec::new(),
+    };
+    if let Side::Allowed(subject, _) | Side::Denied(subject) = side {
+        let isolating = subject.policies.iter().filter(|policy| policy.rules(direction).is_some());
+        report.policies = isolating.map(|policy| format!("{}/{}", policy.namespace, policy.name)).collect();
+    }
+    match side {
+        Side::NoPod => report.why = "not a pod: no policy applies".into(),
+        Side::Exempt(why) => (report.ruling, report.why) = (Ruling::Exempt, (*why).into()),
+        Side::NotIsolated => {
+            report.ruling = Ruling::NotIsolated;
+            report.why = format!("no policy isolates {pod} for {word}");
+        }
+        Side::Allowed(subject, number) => {
+            let rules = subject.rules(direction).expect("a side that allows by a rule has rules");
+            let rule = rule_report(rules.rule(*number).0);
+            report.ruling = Ruling::Allowed;
+            report.why = format!("{word} rule {} of {} allows it", rule.rule, rule.policy);
+            report.decided_by = Some(rule);
+        }
+        Side::Denied(subject) => {
+            let rules = subject.rules(direction).expect("a side that denies is isolated");
+            report.ruling = Ruling::Denied;
+            report.why = format!("{pod} is isolated for {word} by {}; no rule matched", report.policies.join(", "));
+            let misses = rules.all().flat_map(|(origin, rule)| near_misses(origin, rule, peer, judgement.port));
+            report.near_misses = misses.take(NEAR_MISSES).collect();
+        }
+    }
+    report
+}
+
+fn rule_report(origin: &Origin) -> RuleReport {
+    RuleReport { policy: format!("{}/{}", origin.policy.namespace, origin.policy.name), rule: origin.index }
+}
+
+/// What keeps a rule from matching, if it is either the port or the peer and not both.
+fn near_misses(origin: &Origin, rule: &Rule, peer: PeerView<'_>, port: PortView<'_>) -> Vec<NearMiss> {
+    let port_problem = port_problem(&rule.ports, port);
+    let peer_problems = peer_problems(origin, rule, peer);
+    let problems = match (peer_problems, port_problem) {
+        (None, Some(problem)) => vec![problem],
+        (Some(problems), None) => problems,
+        _ => Vec::new(),
+    };
+    problems.into_iter().map(|problem| NearMiss { rule: rule_report(origin), problem }).collect()
+}
+
+fn port_problem(ports: &[PortMatch], port: PortView<'_>) -> Option<String> {
+    if ports.is_empty() || ports.iter().any(|allowed| allowed.matches(port.protocol, port.port, port.named)) {
+        return None;
+    }
+    let list = ports.iter().map(PortMatch::to_string).collect::<Vec<_>>().join(", ");
+    if !matches!(port.protocol, netstack::Protocol::Tcp | netstack::Protocol::Udp | netstack::Protocol::Sctp) {
+        return Some(format!("{} has no ports, and the rule names ports: [{list}]", name_of(port.protocol)));
+    }
+    Some(format!("port {}/{} is not in [{list}]", port.port, name_of(port.protocol)))
+}
+
+/// One problem per peer, or `None` if one of them matches.
+fn peer_problems(origin: &Origin, rule: &Rule, view: PeerView<'_>) -> Option<Vec<String>> {
+    let mut problems = Vec::new();
+    for peer in rule.peers.as_ref()? {
+        problems.push(peer_problem(peer, &origin.policy.namespace, view)?);
+    }
+    Some(problems)
+}
+
+fn peer_problem(peer: &Peer, policy_namespace: &str, view: PeerView<'_>) -> Option<String> {
+    match peer {
+        Peer::Nothing => Some("the peer is invalid and matches nothing".into()),
+        Peer::Block(block) if block.contains(view.address) => None,
+        Peer::Block(block) => Some(block_problem(block.cidr, &block.except, view.address)),
+        Peer::Pods { namespaces, pods } => {
+            let Some(pod) = view.pod else {
+                return Some(format!("{} is seen as an address, and selectors match only pods", view.address));
+            };
+            let identity = &pod.identity;
+            let namespace = match namespaces {
+                None if identity.namespace == policy_namespace => None,
+                None => Some(format!(
+                    "a `podSelector` alone means pods of namespace `{policy_namespace}`, and `{}` is in `{}`",
+                    pod.full_name(),
+                    identity.namespace
+                )),
+                Some(selector) => selector.mismatch(&identity.namespace_labels, "namespace", &identity.namespace),
+            };
+            namespace.or_else(|| pods.mismatch(&identity.labels, "pod", &pod.full_name()))
+        }
+    }
+}
+
+fn block_problem(cidr: ipnet::IpNet, except: &[ipnet::IpNet], address: IpAddr) -> String {
+    match except.iter().find(|range| range.contains(&address)) {
+        Some(range) if cidr.contains(&address) => format!("{address} is in {cidr}, but {range} is excepted"),
+        _ => format!("{address} is not in {cidr}"),
+    }
+}

@@ -1,0 +1,32 @@
+//! The hook of the switch: the newest table.
+
+use crate::table::PolicyTable;
+use arc_swap::ArcSwap;
+use netstack::{Filter, NewFlow, Verdict};
+
+/// What happens to a flow that no rule allows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Denial {
+    /// Nothing: the client times out, as in most clusters.
+    #[default]
+    Drop,
+    /// An answer: the client fails at once, which makes tests fast.
+    Reject,
+}
+
+/// Judges new flows by the newest [`PolicyTable`].
+#[derive(Debug)]
+pub(crate) struct TableFilter {
+    pub(crate) table: ArcSwap<PolicyTable>,
+    pub(crate) denial: Denial,
+}
+
+impl Filter for TableFilter {
+    fn verdict(&self, flow: &NewFlow) -> Verdict {
+        match (self.table.load().allows(flow), self.denial) {
+            (Ok(()), _) => Verdict::Accept,
+            (Err(reason), Denial::Drop) => Verdict::Drop(reason),
+            (Err(reason), Denial::Reject) => Verdict::Reject(reason),
+        }
+    }
+}

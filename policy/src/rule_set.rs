@@ -1,0 +1,175 @@
+//! All rules that apply to some pods in one direction, compiled so that a new flow costs two look-ups.
+//!
+//! A peer is a pod, found by its identity, or an address, found by the longest prefix; either leads to a [`PortMap`] of
+//! exactly the rules whose peers match it. The maps of identities are made when an identity is first seen and kept:
+//! identities are immutable, so they are never wrong. The maps of prefixes are made at once: the ranges and exceptions
+//! of all rules cut the address space into regions, and in each region the same rules match.
+
+use crate::endpoint::{Endpoint, Identity};
+use crate::peer::{Block, Peer};
+use crate::ports::{NamedPort, PortMap};
+use crate::rule::{CompiledPolicy, Direction, Rule};
+use ipnet::IpNet;
+use netstack::Protocol;
+use parking_lot::RwLock;
+use prefix_trie::joint::JointPrefixMap;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Identities come and go; beyond so many remembered ones a rule set starts afresh.
+const REMEMBERED_IDENTITIES: usize = 65_536;
+
+/// Where a rule stands: the policy, and its place there.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    pub(crate) policy: Arc<CompiledPolicy>,
+    pub(crate) index: usize,
+}
+
+/// The rules of all policies that select the same pods, in one direction, in order.
+#[derive(Debug)]
+pub(crate) struct RuleSet {
+    direction: Direction,
+    rules: Vec<Origin>,
+    /// The rules that match every peer: all that an address outside of every region meets.
+    everyone: Arc<PortMap>,
+    regions: JointPrefixMap<IpNet, Arc<PortMap>>,
+    remembered: RwLock<Remembered>,
+}
+
+#[derive(Debug, Default)]
+struct Remembered {
+    by_identity: HashMap<u64, Arc<PortMap>>,
+    /// Identities that meet the same rules share one map.
+    by_rules: HashMap<Vec<u32>, Arc<PortMap>>,
+}
+
+/// The other end of a flow as one side's rules see it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeerView<'t> {
+    /// The pod it is, if its identity shows.
+    pub(crate) pod: Option<&'t Endpoint>,
+    pub(crate) address: IpAddr,
+}
+
+/// What a flow asks of its destination.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PortView<'t> {
+    pub(crate) protocol: Protocol,
+    pub(crate) port: u16,
+    /// The destination pod's named ports; none of an external destination.
+    pub(crate) named: &'t [NamedPort],
+}
+
+impl RuleSet {
+    /// Compiles the rules of `policies`, which are in order; `None` if none of them isolates in this direction.
+    pub(crate) fn compile(policies: &[Arc<CompiledPolicy>], direction: Direction) -> Option<RuleSet> {
+        let mut isolating = policies.iter().filter_map(|policy| Some((policy, policy.rules(direction)?))).peekable();
+        isolating.peek()?;
+        let rules: Vec<Origin> = isolating
+            .flat_map(|(policy, rules)| (0..rules.len()).map(|index| Origin { policy: policy.clone(), index }))
+            .collect();
+        let mut set = RuleSet {
+            direction,
+            rules,
+            everyone: Arc::default(),
+            regions: JointPrefixMap::new(),
+            remembered: RwLock::default(),
+        };
+        let everyone: Vec<u32> = set.numbered().filter(|(_, rule)| rule.peers.is_none()).map(|(n, _)| n).collect();
+        set.everyone = Arc::new(set.port_map(&everyone));
+        set.regions = set.regions(&everyone);
+        Some(set)
+    }
+
+    /// The rule at a place of the order.
+    pub(crate) fn rule(&self, number: u32) -> (&Origin, &Rule) {
+        let origin = &self.rules[number as usize];
+        let rules = origin.policy.rules(self.direction).expect("only isolating policies are compiled in");
+        (origin, &rules[origin.index])
+    }
+
+    /// Every rule, in order.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&Origin, &Rule)> {
+        (0..self.rules.len() as u32).map(|number| self.rule(number))
+    }
+
+    /// The first rule that matches.
+    pub(crate) fn first_match(&self, peer: PeerView<'_>, port: PortView<'_>) -> Option<u32> {
+        let first = |map: &PortMap| map.first(port.protocol, port.port, port.named);
+        let by_address = match self.regions.get_lpm(&IpNet::from(peer.address)) {
+            Some((_, map)) => first(map),
+            None => first(&self.everyone),
+        };
+        let by_identity = peer.pod.and_then(|pod| first(&self.of_identity(&pod.identity)));
+        by_address.into_iter().chain(by_identity).min()
+    }
+
+    fn of_identity(&self, identity: &Identity) -> Arc<PortMap> {
+        if let Some(map) = self.remembered.read().by_identity.get(&identity.id) {
+            return map.clone();
+        }
+        let rules: Vec<u32> = self
+            .numbered_with_origin()
+            .filter(|(_, origin, rule)| {
+                let peers = rule.peers.as_deref();
+                peers.is_none_or(|peers| peers.iter().any(|peer| peer.selects(identity, &origin.policy.namespace)))
+            })
+            .map(|(number, _, _)| number)
+            .collect();
+        let mut remembered = self.remembered.write();
+        if remembered.by_identity.len() >= REMEMBERED_IDENTITIES {
+            *remembered = Remembered::default();
+        }
+        let map = match remembered.by_rules.get(&rules) {
+            Some(map) => map.clone(),
+            None => {
+                let map = Arc::new(self.port_map(&rules));
+                remembered.by_rules.insert(rules, map.clone());
+                map
+            }
+        };
+        remembered.by_identity.insert(identity.id, map.clone());
+        map
+    }
+
+    fn regions(&self, everyone: &[u32]) -> JointPrefixMap<IpNet, Arc<PortMap>> {
+        let mut blocks: JointPrefixMap<IpNet, Vec<(u32, &Block)>> = JointPrefixMap::new();
+        for (number, rule) in self.numbered() {
+            for peer in rule.peers.iter().flatten() {
+                if let Peer::Block(block) = peer {
+                    blocks.entry(block.cidr).or_default().push((number, block));
+                    for range in &block.except {
+                        blocks.entry(*range).or_default();
+                    }
+                }
+            }
+        }
+        let mut shared: HashMap<Vec<u32>, Arc<PortMap>> = HashMap::new();
+        let mut regions = JointPrefixMap::new();
+        for region in blocks.keys() {
+            let covering = blocks.cover(&region).flat_map(|(_, blocks)| blocks);
+            // A region lies within an exception or outside of it, never across: the exception is itself a region.
+            let matching = covering.filter(|(_, block)| !block.except.iter().any(|range| range.contains(&region)));
+            let mut rules: Vec<u32> = matching.map(|(number, _)| *number).chain(everyone.iter().copied()).collect();
+            rules.sort_unstable();
+            rules.dedup();
+            let map = shared.entry(rules).or_insert_with_key(|rules| Arc::new(self.port_map(rules)));
+            regions.insert(region, map.clone());
+        }
+        regions
+    }
+
+    fn port_map(&self, rules: &[u32]) -> PortMap {
+        PortMap::compile(rules.iter().map(|number| (*number, self.rule(*number).1.ports.as_slice())))
+    }
+
+    fn numbered(&self) -> impl Iterator<Item = (u32, &Rule)> {
+        self.numbered_with_origin().map(|(number, _, rule)| (number, rule))
+    }
+
+    fn numbered_with_origin(&self) -> impl Iterator<Item = (u32, &Origin, &Rule)> {
+        (0u32..).zip(self.all()).map(|(number, (origin, rule))| (number, origin, rule))
+    }
+}

@@ -1,0 +1,322 @@
+//! The owner of the table: follows policies, namespaces, pods and nodes, swaps, and has flows judged again.
+
+use crate::endpoint::{Endpoints, on_host_network, version_of};
+use crate::explain::Explanation;
+use crate::filter::{Denial, TableFilter};
+use crate::table::PolicyTable;
+use arc_swap::ArcSwap;
+use informer::{Change, Changes, Informer, Informers, Update, Working};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use netstack::{Filter, Network, NewFlow};
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tracing::debug;
+
+/// How long [`Policy::attach`] waits for a bookmark before it asks for another: one that was asked for while a watch was
+/// being opened is lost.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Settings of the policy engine.
+#[derive(Clone)]
+pub struct Config {
+    /// Addresses of nodes beside those in their status, by node name: a pod always accepts its own node's traffic.
+    pub node_addresses: Vec<(String, IpAddr)>,
+    /// What happens to a flow that no rule allows.
+    pub denial: Denial,
+    /// Makes idle watches say how far they have followed the store (a bookmark).
+    pub request_progress: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config { node_addresses: Vec::new(), denial: Denial::Drop, request_progress: Arc::new(|| {}) }
+    }
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (nodes, denial) = (&self.node_addresses, &self.denial);
+        f.debug_struct("Config").field("node_addresses", nodes).field("denial", denial).finish_non_exhaustive()
+    }
+}
+
+/// The running policy engine. Dropping it ends its task; the last table stays with whoever holds the filter.
+pub struct Policy {
+    filter: Arc<TableFilter>,
+    sources: Sources,
+    commands: mpsc::UnboundedSender<Command>,
+    request_progress: Arc<dyn Fn() + Send + Sync>,
+    task: JoinHandle<()>,
+}
+
+impl std::fmt::Debug for Policy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Policy").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Policy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The informers that the policy engine follows.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// What isolates, and what is allowed then.
+    pub policies: Informer<NetworkPolicy>,
+    /// For their labels.
+    pub namespaces: Informer<Namespace>,
+    /// For changes of attached pods' labels.
+    pub pods: Informer<Pod>,
+    /// For their addresses.
+    pub nodes: Informer<Node>,
+}
+
+/// At most one per pod that starts or stops, so the queue is bounded by them.
+enum Command {
+    Attach { pod: Box<Pod>, ips: Vec<IpAddr>, done: oneshot::Sender<()> },
+    Detach { ips: Vec<IpAddr> },
+}
+
+/// Starts to follow the cluster.
+pub fn start(informers: &Informers, network: Network, config: Config) -> Policy {
+    let sources =
+        Sources { policies: informers.of(), namespaces: informers.of(), pods: informers.of(), nodes: informers.of() };
+    start_with(sources, network, config)
+}
+
+/// Starts to follow these informers, whoever feeds them.
+pub fn start_with(sources: Sources, network: Network, config: Config) -> Policy {
+    let static_nodes: HashMap<IpAddr, String> =
+        config.node_addresses.into_iter().map(|(node, address)| (address, node)).collect();
+    let table = PolicyTable::default().with_nodes(static_nodes.clone());
+    let filter = Arc::new(TableFilter { table: ArcSwap::from_pointee(table), denial: config.denial });
+    let (commands, receiver) = mpsc::unbounded_channel();
+    let sync = TableSync {
+        filter: filter.clone(),
+        network,
+        endpoints: Endpoints::default(),
+        static_nodes,
+        nodes: BTreeMap::new(),
+        next: Next::default(),
+    };
+    let streams = Streams {
+        policies: sources.policies.subscribe(),
+        namespaces: sources.namespaces.subscribe(),
+        pods: sources.pods.subscribe(),
+        nodes: sources.nodes.subscribe(),
+        commands: receiver,
+    };
+    let task = tokio::spawn(sync.run(streams, sources.pods.clone()));
+    Policy { filter, sources, commands, request_progress: config.request_progress, task }
+}
+
+impl Policy {
+    /// What the switch asks for every new flow.
+    pub fn filter(&self) -> Arc<dyn Filter> {
+        self.filter.clone()
+    }
+
+    /// The table in force.
+    pub fn table(&self) -> Arc<PolicyTable> {
+        self.filter.table.load_full()
+    }
+
+    /// Why a flow may pass, or not: by the table in force.
+    pub fn explain(&self, flow: &NewFlow) -> Explanation {
+        self.filter.table.load().explain(flow)
+    }
+
+    /// Puts a pod under its policies. Call it when the pod's addresses are known and before its first program starts:
+    /// when it returns, every policy and namespace that is older than this state of the pod is in force for it.
+    pub async fn attach(&self, pod: &Pod, ips: &[IpAddr]) {
+        if on_host_network(pod) {
+            return;
+        }
+        self.follow(version_of(pod)).await;
+        let (done, attached) = oneshot::channel();
+        let command = Command::Attach { pod: Box::new(pod.clone()), ips: ips.to_vec(), done };
+        if self.commands.send(command).is_ok() {
+            let _ = attached.await;
+        }
+    }
+
+    /// The pods at these addresses have ended; the addresses may be given to others.
+    pub fn detach(&self, ips: &[IpAddr]) {
+        let _ = self.commands.send(Command::Detach { ips: ips.to_vec() });
+    }
+
+    /// Waits until policies and namespaces have been followed up to and with this resourceVersion.
+    async fn follow(&self, version: u64) {
+        let Sources { policies, namespaces, .. } = &self.sources;
+        let followed = async {
+            tokio::join!(policies.synced(), namespaces.synced());
+            tokio::join!(policies.applied_at_least(version), namespaces.applied_at_least(version));
+        };
+        tokio::pin!(followed);
+        let mut again = tokio::time::interval(PROGRESS_INTERVAL);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut followed => return,
+                _ = again.tick() => (self.request_progress)(),
+            }
+        }
+    }
+}
+
+struct Streams {
+    policies: Changes<NetworkPolicy>,
+    namespaces: Changes<Namespace>,
+    pods: Changes<Pod>,
+    nodes: Changes<Node>,
+    commands: mpsc::UnboundedReceiver<Command>,
+}
+
+/// What a burst has touched so far.
+#[derive(Default)]
+struct Next {
+    table: Option<PolicyTable>,
+    endpoints: bool,
+    nodes: bool,
+    working: Vec<Working>,
+    attached: Vec<oneshot::Sender<()>>,
+}
+
+struct TableSync {
+    filter: Arc<TableFilter>,
+    network: Network,
+    endpoints: Endpoints,
+    static_nodes: HashMap<IpAddr, String>,
+    nodes: BTreeMap<String, Vec<IpAddr>>,
+    next: Next,
+}
+
+impl TableSync {
+    async fn run(mut self, mut streams: Streams, pods: Informer<Pod>) {
+        loop {
+            tokio::select! {
+                Some(change) = streams.policies.next() => self.policy(change),
+                Some(change) = streams.namespaces.next() => self.namespace(change),
+                Some(change) = streams.pods.next() => self.pod(change),
+                Some(change) = streams.nodes.next() => self.node(change),
+                Some(command) = streams.commands.recv() => self.commands(command, &mut streams, &pods),
+                else => return,
+            }
+            self.drain(&mut streams);
+            self.swap();
+        }
+    }
+
+    /// Takes in everything that has been told already: one swap for a burst, and nothing older than an attach missed.
+    fn drain(&mut self, streams: &mut Streams) {
+        while let Some(change) = streams.policies.try_next() {
+            self.policy(change);
+        }
+        while let Some(change) = streams.namespaces.try_next() {
+            self.namespace(change);
+        }
+        while let Some(change) = streams.pods.try_next() {
+            self.pod(change);
+        }
+        while let Some(change) = streams.nodes.try_next() {
+            self.node(change);
+        }
+    }
+
+    /// Pods come and go in the order of the commands.
+    fn commands(&mut self, first: Command, streams: &mut Streams, pods: &Informer<Pod>) {
+        let mut command = Some(first);
+        while let Some(current) = command {
+            match current {
+                Command::Attach { pod, ips, done } => {
+                    // A newer state may have been told before the pod was attached, and was for nobody then.
+                    let metadata = &pod.metadata;
+                    let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
+                    let newest = pods.get(namespace.unwrap_or_default(), name.unwrap_or_default());
+                    self.endpoints.attach(&pod, &ips);
+                    if let Some(newest) = newest {
+                        self.endpoints.update(&newest);
+                    }
+                    self.next.endpoints = true;
+                    self.next.attached.push(done);
+                }
+                Command::Detach { ips } => self.next.endpoints |= self.endpoints.detach(&ips),
+            }
+            command = streams.commands.try_recv().ok();
+        }
+    }
+
+    fn policy(&mut self, change: Change<NetworkPolicy>) {
+        let table = self.next.table.take().unwrap_or_else(|| (*self.filter.table.load_full()).clone());
+        self.next.table = Some(match &change.update {
+            Update::Applied(policy) => table.with_policy(policy),
+            Update::Deleted(policy) => {
+                let name = |value: &Option<String>| value.clone().unwrap_or_default();
+                table.without_policy(&name(&policy.metadata.namespace), &name(&policy.metadata.name))
+            }
+        });
+        self.next.working.push(change.working);
+    }
+
+    fn namespace(&mut self, change: Change<Namespace>) {
+        let metadata = &change.update.object().metadata;
+        let name = metadata.name.as_deref().unwrap_or_default();
+        self.next.endpoints |= match &change.update {
+            Update::Applied(_) => self.endpoints.set_namespace(name, metadata.labels.as_ref()),
+            Update::Deleted(_) => self.endpoints.remove_namespace(name),
+        };
+        self.next.working.push(change.working);
+    }
+
+    fn pod(&mut self, change: Change<Pod>) {
+        if let Update::Applied(pod) = &change.update {
+            self.next.endpoints |= self.endpoints.update(pod);
+        }
+        self.next.working.push(change.working);
+    }
+
+    fn node(&mut self, change: Change<Node>) {
+        let node = change.update.object();
+        let name = node.metadata.name.clone().unwrap_or_default();
+        match &change.update {
+            Update::Applied(_) => {
+                let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+                let known = self.nodes.insert(name, addresses.filter_map(|a| a.address.parse().ok()).collect());
+                self.next.nodes |= known.as_ref() != self.nodes.get(&node.metadata.name.clone().unwrap_or_default());
+            }
+            Update::Deleted(_) => self.next.nodes |= self.nodes.remove(&name).is_some(),
+        }
+        self.next.working.push(change.working);
+    }
+
+    /// Brings the table into force. The work counts as done, and pods as attached, when this returns.
+    fn swap(&mut self) {
+        let next = std::mem::take(&mut self.next);
+        let current = self.filter.table.load_full();
+        let mut table = next.table.unwrap_or_else(|| (*current).clone());
+        let policies = !table.same_policies(&current);
+        if next.endpoints {
+            table = table.with_endpoints(&self.endpoints);
+        }
+        if next.nodes {
+            let listed = self.nodes.iter().flat_map(|(name, ips)| ips.iter().map(|ip| (*ip, name.clone())));
+            table = table.with_nodes(listed.chain(self.static_nodes.clone()).collect());
+        }
+        if policies || next.endpoints || next.nodes {
+            debug!(policies, pods = next.endpoints, nodes = next.nodes, "policy table updated");
+            self.filter.table.store(Arc::new(table));
+            self.network.reevaluate();
+        }
+        for attached in next.attached {
+            let _ = attached.send(());
+        }
+    }
+}
