@@ -60,7 +60,7 @@ impl Call {
                 let found = self.server.inner.store.get(&self.kind.key(self.namespace(), name)).await;
                 let revision = found.as_ref().map_or(revision, |kv| revision.max(kv.mod_revision));
                 let mut items = Vec::new();
-                for kv in found {
+                if let Some(kv) = found {
                     if options.selector.matches(&storage::decode(&self.kind, &kv)?) {
                         items.push(kv);
                     }

@@ -3,7 +3,9 @@
 use super::Call;
 use super::create::RACE_ATTEMPTS;
 use super::options::WriteOptions;
+use super::subresource::Part;
 use crate::admission::{AdmissionOperation, AdmissionRequest};
+use crate::schema;
 use crate::status::{FieldError, Status};
 use crate::storage::{self, Stored, WriteError};
 use crate::strategy;
@@ -58,6 +60,15 @@ impl Call {
         Ok(())
     }
 
+    /// Defaults, and the empty objects that are always there.
+    pub(super) fn fill_in(&self, object: &mut Value) {
+        let kind = &self.kind;
+        (kind.default)(kind, object);
+        if let Some(ty) = self.server.inner.schemas.lookup(&kind.group, &kind.version, &kind.kind) {
+            schema::complete(&ty, object);
+        }
+    }
+
     /// 422 with everything that is wrong.
     pub(super) fn valid(&self, new: &Value, old: Option<&Value>, subresource: &str, name: &str) -> Result<(), Status> {
         let mut errors = self.kind.errors(new, old, subresource);
@@ -75,7 +86,7 @@ impl Call {
     /// A change that leaves a resourceVersion other than the object's is a conflict.
     pub(super) async fn change(
         &self,
-        subresource: &str,
+        part: &Part,
         options: &WriteOptions,
         change: Change<'_>,
     ) -> Result<Written, Status> {
@@ -83,7 +94,7 @@ impl Call {
         for _ in 0..RACE_ATTEMPTS {
             let current = self.existing().await?;
             let (mut new, tracking) = change(&current.object)?;
-            self.prepare_update(&current, &mut new, subresource, options, tracking).await?;
+            self.prepare_update(&current, &mut new, part, options, tracking).await?;
             match self.store_change(&current, &new, options.dry_run).await {
                 Ok(written) => return Ok(written),
                 Err(WriteError::Raced(_)) => {}
@@ -97,10 +108,11 @@ impl Call {
         &self,
         current: &Stored,
         new: &mut Value,
-        subresource: &str,
+        part: &Part,
         options: &WriteOptions,
         tracking: Tracking,
     ) -> Result<(), Status> {
+        let subresource = part.name();
         let (name, old) = (self.info.name.as_str(), &current.object);
         self.same_object(old, new)?;
         match new["metadata"]["resourceVersion"].as_str().unwrap_or_default() {
@@ -125,8 +137,10 @@ impl Call {
             }
         }
         new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
-        (self.kind.prepare)(&self.kind, new, Some(old), subresource);
-        (self.kind.default)(&self.kind, new);
+        // A verdict on a CertificateSigningRequest is a part of its status.
+        let prepared_as = if *part == Part::Approval { "status" } else { subresource };
+        (self.kind.prepare)(&self.kind, new, Some(old), prepared_as);
+        self.fill_in(new);
         self.admit(AdmissionOperation::Update, subresource, Some(old), new, options.dry_run).await?;
         if self.kind.generation {
             let generation = old["metadata"]["generation"].as_i64().unwrap_or_default();

@@ -1,5 +1,8 @@
 //! The API server's edge: requests in, answers out, over the in-process router.
 
+mod deletion;
+mod forms;
 mod objects;
+mod parts;
 mod support;
 mod watches;
