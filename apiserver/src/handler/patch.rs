@@ -1,15 +1,18 @@
 //! PATCH: JSON patch, merge patch, strategic merge patch, server-side apply; of an object or of a part of it.
 
 use super::Call;
+use super::create::RACE_ATTEMPTS;
+use super::options::WriteOptions;
 use super::subresource::Part;
-use super::write::{Tracking, Written};
+use super::write::Tracking;
 use crate::schema::decode::{decode_json, decode_yaml};
-use crate::schema::{Decoded, patch, strategic};
-use crate::status::Status;
+use crate::schema::managed_fields::Manager;
+use crate::schema::{Checked, Decoded, apply, patch, strategic};
+use crate::status::{FieldError, Status};
 use axum::body::Body;
 use axum::response::Response;
 use http::StatusCode;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The four languages of patches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +54,15 @@ impl Call {
         let part = self.part()?;
         let patch_type = PatchType::new(self.content_type())?;
         let bytes = self.read_body(body).await?;
-        let decoded = if patch_type == PatchType::Apply { decode_yaml(&bytes)? } else { decode_json(&bytes)? };
-        let written: Written = self
+        if patch_type == PatchType::Apply {
+            return self.apply(&part, &decode_yaml(&bytes)?, &options).await;
+        }
+        if options.force.is_some() {
+            let error = FieldError::forbidden("force", "may not be specified for non-apply patch");
+            return Err(Status::invalid("meta.k8s.io", "PatchOptions", "", &[error]));
+        }
+        let decoded = decode_json(&bytes)?;
+        let written = self
             .change(&part, &options, &|old| {
                 let value = self.patched(patch_type, &part, &self.shown(&part, old), &decoded.value)?;
                 let patched = Decoded { value, duplicates: decoded.duplicates.clone() };
@@ -73,5 +83,69 @@ impl Call {
                 strategic::strategic_merge(&ty.ok_or_else(|| unknown_format(false))?, old, sent)
             }
         }
+    }
+
+    /// Server-side apply (KEP-555): the object comes into being if it is not there.
+    async fn apply(&self, part: &Part, decoded: &Decoded, options: &WriteOptions) -> Result<Response, Status> {
+        let kind = &self.kind;
+        let ty = self.server.inner.schemas.lookup(&kind.group, &kind.version, &kind.kind);
+        let ty = ty.ok_or_else(|| unknown_format(false))?;
+        for warning in
+            Checked::default().verdict(&decoded.duplicates, options.field_validation, &kind.version, &kind.kind)?
+        {
+            self.warn(warning);
+        }
+        let config = self.configuration(part, &decoded.value)?;
+        let api_version = kind.api_version();
+        let manager = Manager { name: &options.field_manager, api_version: &api_version, subresource: part.name() };
+        let applied = |live: Option<&Value>| {
+            let force = options.force.unwrap_or_default();
+            apply(&ty, live, &config, &manager, force, self.server.now()).map_err(Status::from)
+        };
+        for _ in 0..RACE_ATTEMPTS {
+            match self.change(part, options, &|old| Ok((applied(Some(old))?, Tracking::Applied))).await {
+                Err(missing) if missing.code == 404 && *part == Part::Object => {}
+                result => return self.part_answer(StatusCode::OK, part, &result?.kv),
+            }
+            let object = self.named(applied(None)?)?;
+            match self.create_object(object, options, Tracking::Applied).await {
+                Err(taken) if taken.reason == "AlreadyExists" => {}
+                result => return self.object(StatusCode::CREATED, &result?.kv),
+            }
+        }
+        Err(self.conflict(&self.info.name, "other writes kept coming first"))
+    }
+
+    /// What of the configuration the path lets through, as a configuration of the whole object.
+    fn configuration(&self, part: &Part, sent: &Value) -> Result<Value, Status> {
+        let mut config = sent.clone();
+        let has_status = self.kind.has_subresource("status");
+        let Some(fields) = config.as_object_mut() else { return Ok(config) };
+        match part {
+            Part::Object if has_status => drop(fields.remove("status")),
+            Part::Status => {
+                fields.retain(|name, _| matches!(name.as_str(), "apiVersion" | "kind" | "metadata" | "status"))
+            }
+            Part::Scale(paths) => {
+                let given = fields.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+                if given != "autoscaling/v1" {
+                    return Err(Status::bad_request(format!(
+                        "Incorrect version specified in apply patch. Specified patch version: {given}, expected: autoscaling/v1"
+                    )));
+                }
+                let replicas = sent.pointer("/spec/replicas").cloned().unwrap_or_else(|| 0.into());
+                let mut whole = json!({
+                    "apiVersion": self.kind.api_version(), "kind": self.kind.kind, "metadata": sent["metadata"],
+                });
+                let mut place = &mut whole;
+                for step in paths.spec_replicas.split('/').skip(1) {
+                    place = &mut place[step];
+                }
+                *place = replicas;
+                config = whole;
+            }
+            _ => {}
+        }
+        Ok(config)
     }
 }

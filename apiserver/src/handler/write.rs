@@ -6,6 +6,7 @@ use super::options::WriteOptions;
 use super::subresource::Part;
 use crate::admission::{AdmissionOperation, AdmissionRequest};
 use crate::schema;
+use crate::schema::managed_fields::{Manager, track_update};
 use crate::status::{FieldError, Status};
 use crate::storage::{self, Stored, WriteError};
 use crate::strategy;
@@ -78,7 +79,11 @@ impl Call {
 
     /// Writes down who changed which fields.
     pub(super) fn track_update(&self, old: Option<&Value>, new: &mut Value, options: &WriteOptions, subresource: &str) {
-        let _ = (old, new, self.manager(options), subresource);
+        let kind = &self.kind;
+        let Some(ty) = self.server.inner.schemas.lookup(&kind.group, &kind.version, &kind.kind) else { return };
+        let (name, api_version) = (self.manager(options), kind.api_version());
+        let manager = Manager { name: &name, api_version: &api_version, subresource };
+        track_update(&ty, old, new, &manager, self.server.now());
     }
 
     /// Changes the object that the path names, again and again until no other write comes between.
