@@ -130,8 +130,8 @@ impl Call {
         if !kind.namespaced && in_namespace && kind.plural != "namespaces" {
             return Err(no_such_resource());
         }
-        if kind.namespaced && !in_namespace && !(info.name.is_empty() && matches!(info.verb.as_str(), "list" | "watch"))
-        {
+        let collection = matches!(info.verb.as_str(), "list" | "watch");
+        if kind.namespaced && !in_namespace && !collection {
             return Err(if info.name.is_empty() { not_allowed() } else { no_such_resource() });
         }
         let verbs = if info.subresource.is_empty() {
@@ -140,8 +140,8 @@ impl Call {
             let mut all = kind.subresources.iter();
             &all.find(|subresource| subresource.name == info.subresource).ok_or_else(no_such_resource)?.verbs
         };
-        let to_collection = matches!(info.verb.as_str(), "list" | "watch" | "create" | "deletecollection");
-        let misplaced = info.subresource.is_empty() && info.verb != "watch" && to_collection != info.name.is_empty();
+        let to_collection = matches!(info.verb.as_str(), "create" | "deletecollection");
+        let misplaced = info.subresource.is_empty() && !collection && to_collection != info.name.is_empty();
         if misplaced || !verbs.iter().any(|verb| *verb == info.verb) {
             return Err(not_allowed());
         }
@@ -149,9 +149,15 @@ impl Call {
     }
 
     async fn serve(&self, body: Body) -> Result<Response, Status> {
+        let kind = &self.kind;
         match (self.info.verb.as_str(), self.info.subresource.as_str()) {
             ("get", "") => self.get().await,
             ("list", "") => self.list().await,
+            ("create", "") if (kind.group.as_ref(), kind.plural.as_ref()) == ("", "bindings") => {
+                self.bind_named(body).await
+            }
+            // What is asked, not kept, and nobody is there to answer.
+            ("create", "") if !kind.verbs.iter().any(|verb| verb == "get") => Err(no_such_resource()),
             ("create", "") => self.create(body).await,
             ("update", _) => self.update(body).await,
             ("patch", _) => self.patch(body).await,

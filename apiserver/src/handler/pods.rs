@@ -2,10 +2,12 @@
 //!
 //! Follows `pkg/registry/core/pod/storage` and the Eviction API (policy/v1).
 
-use super::Call;
 use super::create::RACE_ATTEMPTS;
 use super::delete::DeleteOptions;
+use super::options::WriteOptions;
+use super::{Call, no_such_resource};
 use crate::clock::rfc3339;
+use crate::request::RequestInfo;
 use crate::selector::Selector;
 use crate::status::Status;
 use crate::storage::{Stored, WriteError};
@@ -13,6 +15,7 @@ use crate::{encode, schema};
 use axum::body::Body;
 use axum::response::Response;
 use http::StatusCode;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use store::{Compare, KeyValue, Operation, Range};
 
@@ -28,6 +31,30 @@ impl Call {
     pub(super) async fn bind(&self, body: Body) -> Result<Response, Status> {
         let options = self.write_options("CreateOptions")?;
         let binding = self.body_of(body, ("", "v1", "Binding"), options.field_validation).await?;
+        self.bind_to(&binding, &options).await
+    }
+
+    /// `POST bindings`: the same, with the pod's name in the body.
+    pub(super) async fn bind_named(&self, body: Body) -> Result<Response, Status> {
+        let options = self.write_options("CreateOptions")?;
+        let binding = self.body_of(body, ("", "v1", "Binding"), options.field_validation).await?;
+        let pods = self.server.registry().lookup("", "v1", "pods").cloned().ok_or_else(no_such_resource)?;
+        let name = binding["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let info = RequestInfo { name, ..self.info.clone() };
+        let call = Call {
+            server: self.server.clone(),
+            kind: pods,
+            info,
+            user: self.user.clone(),
+            query: self.query.clone(),
+            headers: self.headers.clone(),
+            media: self.media,
+            warnings: Mutex::default(),
+        };
+        call.bind_to(&binding, &options).await
+    }
+
+    async fn bind_to(&self, binding: &Value, options: &WriteOptions) -> Result<Response, Status> {
         let name = self.info.name.as_str();
         let refuse = |why: String| Status::conflict("", "pods/binding", name, &why);
         let node = binding["target"]["name"].as_str().unwrap_or_default();

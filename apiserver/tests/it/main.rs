@@ -5,5 +5,6 @@ mod deletion;
 mod forms;
 mod objects;
 mod parts;
+mod races;
 mod support;
 mod watches;
