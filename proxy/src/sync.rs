@@ -1,7 +1,6 @@
 //! The owner of the table: follows Services, EndpointSlices and Nodes, swaps, and cleans up UDP flows.
 
 use crate::explain::Explanation;
-use crate::reason;
 use crate::service::{ExternalFrontend, ServiceName};
 use crate::table::{Addressing, ServiceTable, service_of};
 use crate::translator::Translator;
@@ -250,13 +249,9 @@ impl TableSync {
 
 /// Which flows outlive a change of the table.
 ///
-/// Established TCP does (it ends with its endpoint). A UDP flow does as long as its endpoint serves, ready or not;
-/// otherwise a resolver that keeps its socket would talk to nobody until the entry expires. A flow that was refused is
-/// asked anew: it may have endpoints now.
+/// Established TCP does: it ends with its endpoint. A UDP flow does as long as its endpoint serves, ready or not;
+/// otherwise a resolver that keeps its socket would talk to nobody until the entry expires.
 fn keep(flow: &FlowInfo, old: &ServiceTable, new: &ServiceTable) -> bool {
-    if flow.dropped.is_some_and(|dropped| reason::ALL.contains(&dropped)) {
-        return false;
-    }
     if flow.original.protocol != Protocol::Udp {
         return true;
     }
