@@ -35,6 +35,25 @@ pub enum FieldValidation {
     Strict,
 }
 
+impl FieldValidation {
+    /// Reads the query parameter; empty means the default. `options_kind` is for the refusal.
+    ///
+    /// # Errors
+    /// 422 if it is not one of the three.
+    pub fn parse(text: &str, options_kind: &str) -> Result<Self, Status> {
+        match text {
+            "Ignore" => Ok(FieldValidation::Ignore),
+            "" | "Warn" => Ok(FieldValidation::Warn),
+            "Strict" => Ok(FieldValidation::Strict),
+            other => {
+                let supported = ["", "Ignore", "Strict", "Warn"];
+                let error = FieldError::not_supported("fieldValidation", &other.into(), &supported);
+                Err(Status::invalid("meta.k8s.io", options_kind, "", &[error]))
+            }
+        }
+    }
+}
+
 impl Checked {
     /// The verdict: the texts of the warnings to send, or the refusal.
     ///
@@ -521,6 +540,7 @@ mod tests {
             "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: \
              duplicate field \"data.a\", unknown field \"bogus\""
         );
+        assert_eq!(FieldValidation::parse("Loose", "CreateOptions").expect_err("no such value").code, 422);
         let refusal = checked.patch_verdict(&value, FieldValidation::Strict).expect_err("refused");
         assert_eq!(refusal.code, 422);
         assert_eq!(
