@@ -1,1 +1,14 @@
-//! placeholder
+//! Coracle: a Kubernetes cluster in one process.
+//!
+//! [`Cluster::builder`] starts one inside a program or a test: a real API, controllers, scheduler, Services, DNS and
+//! NetworkPolicy, with real TCP/IP between its pods. The binary `coracle` is a command line around the same.
+
+mod bootstrap;
+mod cluster;
+mod host_ports;
+mod in_process;
+mod nodes;
+mod pki;
+
+pub use cluster::{Addresses, Builder, Cluster, KUBERNETES_VERSION, ZONE};
+pub use kubelet::program::{Container, ExitStatus, Program};

@@ -23,7 +23,7 @@ pub struct RequestInfo {
     pub subresource: String,
     /// `""` for all namespaces, and for kinds outside namespaces. For a Namespace its own name.
     pub namespace: String,
-    /// The object's name; `""` for collections.
+    /// The object's name; `""` for collections, unless a field selector narrows a list or watch to one name.
     pub name: String,
     /// What follows the subresource, slashes included (`proxy/…`).
     pub rest: String,
@@ -86,6 +86,10 @@ impl RequestInfo {
                 "delete" => "deletecollection",
                 verb => verb,
             };
+            // A collection narrowed to one name may be read by who may read that name.
+            if let ("list" | "watch", Some(name)) = (verb, selected_name(&query)) {
+                info.name = name;
+            }
         }
         info.verb = verb.to_owned();
         info
@@ -99,6 +103,14 @@ impl RequestInfo {
             format!("{}/{}", self.resource, self.subresource)
         }
     }
+}
+
+/// The name in a field selector `metadata.name=NAME`.
+fn selected_name(query: &Query) -> Option<String> {
+    let mut terms = query.text("fieldSelector")?.split(',');
+    let name = terms.find_map(|term| term.strip_prefix("metadata.name="))?;
+    let name = name.strip_prefix('=').unwrap_or(name);
+    (!name.is_empty() && !name.contains(['/', '%', '\\'])).then(|| name.to_owned())
 }
 
 fn percent_decode(text: &str) -> String {
@@ -173,6 +185,7 @@ mod tests {
             (Method::GET, "/api/v1/pods", "list |v1|pods| ns= name= rest="),
             (Method::GET, "/api/v1/pods?watch=1", "watch |v1|pods| ns= name= rest="),
             (Method::GET, "/api/v1/watch/pods", "watch |v1|pods| ns= name= rest="),
+            (Method::GET, "/api/v1/pods?fieldSelector=metadata.name%3Da", "list |v1|pods| ns= name=a rest="),
             (Method::GET, "/api/v1/namespaces", "list |v1|namespaces| ns= name= rest="),
             (Method::GET, "/api/v1/namespaces/a", "get |v1|namespaces| ns=a name=a rest="),
             (Method::PUT, "/api/v1/namespaces/a/finalize", "update |v1|namespaces|finalize ns=a name=a rest="),

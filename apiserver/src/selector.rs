@@ -63,6 +63,14 @@ impl Selector {
         Selector::labels(&label_selector_text(selector)).is_ok_and(|selector| selector.matches(object))
     }
 
+    /// Selects only the object of this name.
+    pub(crate) fn require_name(&mut self, name: &str) {
+        if self.name() != Some(name) {
+            let (field, value) = ("metadata.name".to_owned(), name.to_owned());
+            self.fields.push(FieldRequirement { field, value, equal: true });
+        }
+    }
+
     /// Whether everything is selected.
     pub(crate) fn is_empty(&self) -> bool {
         self.labels.is_empty() && self.fields.is_empty()

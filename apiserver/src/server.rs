@@ -21,6 +21,9 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 use tracing::debug;
 
+/// TLS settings, as [`crate::certs::CertificateAuthority::tls`] makes them.
+pub use rustls::ServerConfig as TlsConfig;
+
 /// A peer that does not finish its TLS handshake in this time is disconnected.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 

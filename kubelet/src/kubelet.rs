@@ -111,7 +111,7 @@ impl Drop for Worker {
 /// A running kubelet; dropping it ends its node's pods.
 pub struct Kubelet {
     pub(crate) shared: Arc<Shared>,
-    tasks: JoinSet<()>,
+    tasks: Mutex<JoinSet<()>>,
 }
 
 impl std::fmt::Debug for Kubelet {
@@ -173,7 +173,7 @@ impl Kubelet {
         tasks.spawn(write_events);
         tasks.spawn(node::heartbeat(shared.clone()));
         tasks.spawn(shared.clone().follow(informers.of()));
-        Ok(Kubelet { shared, tasks })
+        Ok(Kubelet { shared, tasks: Mutex::new(tasks) })
     }
 
     /// The node's name.
@@ -187,9 +187,10 @@ impl Kubelet {
     }
 
     /// Ends all pods of the node at once, without a word to the API.
-    pub async fn stop(&mut self) {
+    pub async fn stop(&self) {
+        let mut tasks = std::mem::take(&mut *self.tasks.lock());
+        tasks.shutdown().await;
         self.shared.workers.lock().clear();
-        self.tasks.shutdown().await;
         self.shared.node_host.shutdown();
     }
 }

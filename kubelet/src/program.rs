@@ -54,6 +54,12 @@ pub trait Program: Send + Sync {
     fn handles_signals(&self) -> bool {
         false
     }
+
+    /// The same program without the terminal line discipline that it brings along: for whoever runs on a terminal already, as the
+    /// commands of an interactive shell do. `None`: it brings none.
+    fn within_terminal(&self) -> Option<Arc<dyn Program>> {
+        None
+    }
 }
 
 /// Looks programs up by name, as a shell does with `PATH`.
@@ -62,4 +68,12 @@ pub trait Programs: Send + Sync {
     fn program(&self, name: &str) -> Option<Arc<dyn Program>>;
     /// All names, for `ls /bin` and for messages.
     fn names(&self) -> Vec<String>;
+    /// Sends a signal to a process of the container that the caller did not start itself: process 1 is the container's program.
+    ///
+    /// # Errors
+    /// `NotFound`: there is no such process.
+    fn kill(&self, pid: u32, signal: i32) -> std::io::Result<()> {
+        let _ = (pid, signal);
+        Err(std::io::ErrorKind::NotFound.into())
+    }
 }

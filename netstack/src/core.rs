@@ -288,6 +288,7 @@ impl Core {
         for address in &port.addresses {
             self.switch.detach(*address, id);
         }
+        self.close_gateway(id);
         if let Some(host) = port.host_mut() {
             let connections: Vec<_> = host.connections.values().copied().collect();
             self.close_host(host);
@@ -317,6 +318,7 @@ impl Core {
         for port in ports {
             self.detach(port);
         }
+        // Aborts its tasks.
         self.gateway = None;
         self.taps.close(&mut self.wakes);
         self.timers.stop();

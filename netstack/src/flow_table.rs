@@ -26,15 +26,6 @@ pub(crate) enum Direction {
     Reply = 1,
 }
 
-impl Direction {
-    pub(crate) fn other(self) -> Direction {
-        match self {
-            Direction::Original => Direction::Reply,
-            Direction::Reply => Direction::Original,
-        }
-    }
-}
-
 /// What is kept of a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Judgement {

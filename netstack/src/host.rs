@@ -42,7 +42,6 @@ pub(crate) struct HostState {
     rng: SmallRng,
     /// No handle is left; it stays until its last connection has ended.
     pub(crate) is_released: bool,
-    pub(crate) is_gateway: bool,
 }
 
 /// A listening port.
@@ -140,7 +139,7 @@ impl Core {
         Ok(id)
     }
 
-    pub(crate) fn new_host(&mut self, is_gateway: bool) -> Kind {
+    pub(crate) fn new_host(&mut self) -> Kind {
         let (seed, time) = (self.random(), self.stack_time());
         Kind::Host(Box::new(HostState {
             interface: tcp::interface(seed, time),
@@ -150,7 +149,6 @@ impl Core {
             pings: HashMap::new(),
             rng: SmallRng::seed_from_u64(seed),
             is_released: false,
-            is_gateway,
         }))
     }
 

@@ -31,7 +31,7 @@ pub use flow::*;
 pub use gateway::{Gateway, GatewayConfig};
 pub use host::Host;
 pub use network::*;
-pub use raw::RawPort;
+pub use raw::{RawPort, RawSender};
 pub use stream::{TcpListener, TcpStream};
 pub use tap::Tap;
 pub use udp::UdpSocket;

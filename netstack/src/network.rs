@@ -2,7 +2,7 @@
 
 use crate::core::Shared;
 use crate::flow::{FiveTuple, Hooks, PortTag, Reason};
-use crate::gateway::{Gateway, GatewayConfig, GatewayState};
+use crate::gateway::{Gateway, GatewayConfig};
 use crate::host::Host;
 use crate::life::Life;
 use crate::port::Kind;
@@ -101,7 +101,7 @@ impl Network {
     /// An address is taken, or the network has stopped.
     pub fn attach_host(&self, addresses: &[IpAddr], tag: PortTag) -> Result<Host, AttachError> {
         let port = self.shared.with(|core| {
-            let host = core.new_host(false);
+            let host = core.new_host();
             core.attach(addresses, tag, host)
         })?;
         Ok(Host::new(&self.shared, &self.life, port, tag, addresses))
@@ -115,7 +115,7 @@ impl Network {
     /// An address is taken, or the network has stopped.
     pub fn attach_raw(&self, addresses: &[IpAddr], tag: PortTag) -> Result<RawPort, AttachError> {
         let port = self.shared.with(|core| core.attach(addresses, tag, Kind::Raw(Box::new(RawState::default()))))?;
-        Ok(RawPort { shared: self.shared.clone(), port, _life: self.life.clone() })
+        Ok(RawPort::new(&self.shared, &self.life, port))
     }
 
     /// Attaches the gateway: at most one.
@@ -127,12 +127,12 @@ impl Network {
             if core.gateway.is_some() {
                 return Err(AttachError::SecondGateway);
             }
-            let host = core.new_host(true);
+            let host = core.new_host();
             let port = core.attach(&config.addresses, PortTag(0), host)?;
-            core.gateway = Some(GatewayState {});
+            core.open_gateway(port, &config, &self.shared);
             Ok(port)
         })?;
-        Ok(Gateway { host: Host::new(&self.shared, &self.life, port, PortTag(0), &config.addresses) })
+        Ok(Gateway::new(Host::new(&self.shared, &self.life, port, PortTag(0), &config.addresses)))
     }
 
     /// Swaps the hooks. Flows are judged again at their next packet.

@@ -77,22 +77,50 @@ impl RawState {
 /// A port without a stack.
 #[derive(Debug)]
 pub struct RawPort {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) port: PortId,
-    pub(crate) _life: Arc<Life>,
+    shared: Arc<Shared>,
+    port: PortId,
+    life: Arc<Life>,
+}
+
+/// The sending half of a [`RawPort`], for another task. Useless once the port is dropped.
+#[derive(Clone, Debug)]
+pub struct RawSender {
+    shared: Arc<Shared>,
+    port: PortId,
+    _life: Arc<Life>,
+}
+
+impl RawSender {
+    /// As [`RawPort::send`].
+    pub fn send(&self, packet: &[u8]) {
+        send(&self.shared, self.port, packet);
+    }
+}
+
+fn send(shared: &Shared, port: PortId, packet: &[u8]) {
+    shared.with(|core| {
+        if packet.len() > LARGEST {
+            core.count(packet::MALFORMED);
+            return;
+        }
+        let packet = core.pool.copy(packet, Checksums::Complete);
+        core.send(packet, port);
+    });
 }
 
 impl RawPort {
+    pub(crate) fn new(shared: &Arc<Shared>, life: &Arc<Life>, port: PortId) -> RawPort {
+        RawPort { shared: shared.clone(), port, life: life.clone() }
+    }
+
     /// Hands an IP packet to the switch. Garbage is counted and dropped.
     pub fn send(&self, packet: &[u8]) {
-        self.shared.with(|core| {
-            if packet.len() > LARGEST {
-                core.count(packet::MALFORMED);
-                return;
-            }
-            let packet = core.pool.copy(packet, Checksums::Complete);
-            core.send(packet, self.port);
-        });
+        send(&self.shared, self.port, packet);
+    }
+
+    /// A second way in, so that one task may send while another receives.
+    pub fn sender(&self) -> RawSender {
+        RawSender { shared: self.shared.clone(), port: self.port, _life: self.life.clone() }
     }
 
     /// The next IP packet for this port; `None` when the network has stopped.

@@ -36,7 +36,7 @@ pub(crate) fn rewrite(packet: &mut Packet, header: &mut Header, to: &FlowKey) {
             return;
         }
     };
-    let mut update = |segment: &mut [u8], at: usize, value: u16| {
+    let update = |segment: &mut [u8], at: usize, value: u16| {
         let before = be16(segment, at);
         set16(segment, at, value);
         if complete && from.protocol != protocol::SCTP && !is_unchecked(segment, field, &from) {

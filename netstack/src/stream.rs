@@ -1,6 +1,6 @@
 //! TCP as programs see it: [`TcpListener`] and [`TcpStream`], with tokio's `AsyncRead` and `AsyncWrite`.
 
-use crate::core::Core;
+use crate::core::{Core, Shared};
 use crate::host::{Host, is_down, wait};
 use crate::tcp::ConnectionId;
 use smoltcp::socket::tcp::{RecvError, State};
@@ -8,6 +8,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -69,36 +70,33 @@ impl Drop for TcpListener {
     }
 }
 
-/// A TCP connection: tokio's `AsyncRead` and `AsyncWrite`; `shutdown` sends FIN, drop closes.
-///
-/// What was written before the drop is still delivered, for up to a minute.
+/// A connection as its holder has it: dropping it closes, and what was written before is still delivered.
 #[derive(Debug)]
-pub struct TcpStream {
-    host: Host,
+pub(crate) struct Socket {
+    shared: Arc<Shared>,
     id: ConnectionId,
-    local: SocketAddr,
-    peer: SocketAddr,
 }
 
-impl TcpStream {
-    pub(crate) fn new(host: Host, id: ConnectionId, local: SocketAddr, peer: SocketAddr) -> TcpStream {
-        TcpStream { host, id, local, peer }
-    }
-
-    /// This side's address.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local
-    }
-
-    /// The other side's address, as this host addresses it.
-    pub fn peer_addr(&self) -> SocketAddr {
-        self.peer
+impl Socket {
+    pub(crate) fn new(shared: &Arc<Shared>, id: ConnectionId) -> Socket {
+        Socket { shared: shared.clone(), id }
     }
 
     fn with<R>(&self, deed: impl FnOnce(&mut Core, ConnectionId) -> R) -> R {
-        self.host.shared().with(|core| deed(core, self.id))
+        self.shared.with(|core| deed(core, self.id))
     }
 
+    /// Ends it with RST.
+    pub(crate) fn abort(&self) {
+        self.with(|core, id| {
+            if let Some(connection) = core.connections.get_mut(id) {
+                connection.socket_mut().abort();
+                core.touch(id);
+            }
+        });
+    }
+
+    /// Whether the handshake is over.
     pub(crate) fn poll_connected(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.with(|core, id| {
             let Core { connections, wakes, .. } = core;
@@ -108,7 +106,7 @@ impl TcpStream {
                     wakes.register(&mut connection.writer, cx.waker());
                     Poll::Pending
                 }
-                State::Closed | State::SynSent | State::SynReceived => {
+                State::Closed | State::Listen | State::SynSent | State::SynReceived => {
                     Poll::Ready(Err(connection.error.unwrap_or(io::ErrorKind::ConnectionAborted).into()))
                 }
                 _ => Poll::Ready(Ok(())),
@@ -117,7 +115,7 @@ impl TcpStream {
     }
 }
 
-impl AsyncRead for TcpStream {
+impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.with(|core, id| {
             let Core { connections, wakes, .. } = core;
@@ -126,8 +124,8 @@ impl AsyncRead for TcpStream {
                 return Poll::Ready(Ok(()));
             }
             let before = buffer.filled().len();
-            // The ring's content may be in two pieces.
             let mut end = None;
+            // The ring's content may be in two pieces.
             for _ in 0..2 {
                 let piece = connection.socket_mut().recv(|data| {
                     let length = data.len().min(buffer.remaining());
@@ -156,7 +154,7 @@ impl AsyncRead for TcpStream {
     }
 }
 
-impl AsyncWrite for TcpStream {
+impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         self.with(|core, id| {
             let Core { connections, wakes, now, .. } = core;
@@ -197,8 +195,60 @@ impl AsyncWrite for TcpStream {
     }
 }
 
-impl Drop for TcpStream {
+impl Drop for Socket {
     fn drop(&mut self) {
         self.with(|core, id| core.release(id));
+    }
+}
+
+/// A TCP connection: tokio's `AsyncRead` and `AsyncWrite`; `shutdown` sends FIN, drop closes.
+///
+/// What was written before the drop is still delivered, for up to a minute.
+#[derive(Debug)]
+pub struct TcpStream {
+    // Before the host: the connection is released while the host is still held.
+    socket: Socket,
+    local: SocketAddr,
+    peer: SocketAddr,
+    _host: Host,
+}
+
+impl TcpStream {
+    pub(crate) fn new(host: Host, id: ConnectionId, local: SocketAddr, peer: SocketAddr) -> TcpStream {
+        TcpStream { socket: Socket::new(host.shared(), id), local, peer, _host: host }
+    }
+
+    /// This side's address.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The other side's address, as this host addresses it.
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.peer
+    }
+
+    pub(crate) fn poll_connected(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_connected(cx)
+    }
+}
+
+impl AsyncRead for TcpStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for TcpStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }

@@ -26,6 +26,8 @@ const TABLE_FULL: Reason = Reason("CONNTRACK_FULL");
 const NO_FREE_PORT: Reason = Reason("SNAT_PORTS_EXHAUSTED");
 const FAMILY_MISMATCH: Reason = Reason("ADDRESS_FAMILY");
 
+/// Source ports tried before a flow is dropped: finds one unless nearly all are taken, and bounds what a packet can cost.
+const SOURCE_PORT_ATTEMPTS: u32 = 1024;
 /// Flows the table may hold.
 const FLOWS: usize = 1 << 18;
 
@@ -360,7 +362,7 @@ impl Switch {
         let echo = matches!(original.protocol, protocol::ICMP | protocol::ICMPV6);
         let (first, count) = (1024u32, 64_512u32);
         let start = self.rng.random_range(0..count);
-        for step in 0..count {
+        for step in 0..SOURCE_PORT_ATTEMPTS {
             let port = (first + (start + step) % count) as u16;
             translated.src_port = port;
             if echo {

@@ -48,14 +48,12 @@ const SPARE: usize = 32;
 /// Who opened a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// This side, by connecting.
-    Active,
+    /// This side, by connecting; or the peer, with somebody waiting for this very connection.
+    Direct,
     /// The peer; not yet handed to the listener on that port.
     Pending(u16),
     /// The peer; handed over.
     Accepted,
-    /// The peer, towards an address outside: the gateway takes it when it is established.
-    Gateway,
 }
 
 /// One connection.
@@ -340,7 +338,7 @@ impl Core {
 
     /// Sends the SYN of a new connection. `key` is that of its peer's segments.
     pub(crate) fn open(&mut self, port: PortId, key: FlowKey) -> io::Result<ConnectionId> {
-        let id = self.new_connection(port, key, Role::Active);
+        let id = self.new_connection(port, key, Role::Direct);
         let Core { connections, ports, .. } = self;
         let host = ports.get_mut(port).and_then(|port| port.host_mut());
         let result = match (connections.get_mut(id), host) {
@@ -416,6 +414,10 @@ impl Core {
         let Core { connections, ports, pool, inbox, dirty, .. } = self;
         let Some(connection) = connections.get_mut(id) else { return };
         connection.is_dirty = false;
+        if connection.error.is_some() && connection.socket().state() == State::SynSent {
+            // Abandoned.
+            return;
+        }
         if let Some(exit) = connection.exit {
             match ports.get_mut(exit).and_then(|port| port.raw_mut()) {
                 Some(raw) if raw.is_full() => {
@@ -462,8 +464,8 @@ impl Core {
             connection.limit = None;
         }
         match connection.role {
-            Role::Pending(_) | Role::Gateway if state == State::SynReceived => {}
-            Role::Pending(_) | Role::Gateway if matches!(state, State::Closed | State::Listen) => {
+            Role::Pending(_) if state == State::SynReceived => {}
+            Role::Pending(_) if matches!(state, State::Closed | State::Listen) => {
                 return self.forget(id);
             }
             Role::Pending(local) => {
@@ -475,12 +477,7 @@ impl Core {
                 }
                 connection.role = Role::Accepted;
             }
-            Role::Gateway => {
-                connection.role = Role::Accepted;
-                let port = connection.port;
-                return self.gateway_established(port, id);
-            }
-            Role::Active | Role::Accepted => {}
+            Role::Direct | Role::Accepted => {}
         }
         if is_over {
             if connection.is_known {
@@ -539,12 +536,13 @@ impl Core {
 
     fn give_up(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        let is_half_open = matches!(connection.socket().state(), State::SynSent | State::SynReceived);
+        match connection.socket().state() {
+            State::SynSent => return self.abandon(id, io::ErrorKind::TimedOut),
+            State::SynReceived if connection.role != Role::Direct => return self.forget(id),
+            _ => {}
+        }
         connection.error = Some(io::ErrorKind::TimedOut);
         connection.limit = None;
-        if is_half_open && connection.role != Role::Active {
-            return self.forget(id);
-        }
         // Tells the peer, in case that it is there after all.
         connection.socket_mut().abort();
         self.touch(id);
@@ -552,13 +550,22 @@ impl Core {
 
     /// An ICMP error about a segment of this connection. Once established, only the peer's own RST ends it (RFC 5461, 4.1).
     pub(crate) fn unreachable(&mut self, id: ConnectionId, error: io::ErrorKind) {
+        if self.connections.get(id).is_some_and(|connection| connection.socket().state() == State::SynSent) {
+            self.abandon(id, error);
+        }
+    }
+
+    /// A connection attempt has failed: nothing more is sent, and whoever waits for it learns why.
+    fn abandon(&mut self, id: ConnectionId, error: io::ErrorKind) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        if connection.socket().state() == State::SynSent {
-            connection.error = Some(error);
-            connection.socket_mut().close();
-            self.wakes.wake(connection.writer.take());
-            self.wakes.wake(connection.reader.take());
-            self.touch(id);
+        connection.error = Some(error);
+        connection.limit = None;
+        connection.poll_at = None;
+        connection.is_known = false;
+        self.wakes.wake(connection.writer.take());
+        self.wakes.wake(connection.reader.take());
+        if let Some(host) = self.ports.get_mut(connection.port).and_then(|port| port.host_mut()) {
+            host.connections.remove(&connection.key);
         }
     }
 

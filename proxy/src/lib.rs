@@ -24,6 +24,7 @@ pub use explain::{EndpointReport, ExcludedReport, Explanation, FrontendReport};
 pub use service::{ExternalFrontend, FrontendKind, ServiceName};
 pub use sync::{Config, Proxy, Sources, start, start_with};
 pub use table::{Addressing, ServiceTable};
+pub use translator::Translator;
 
 /// Why a flow to a Service is refused: the reason codes that flows, traces and captures show.
 pub mod reason {
@@ -39,13 +40,4 @@ pub mod reason {
     pub const UNKNOWN_CLUSTERIP_PORT: Reason = Reason("UNKNOWN_CLUSTERIP_PORT");
     /// An address of the service range that no Service has: dropped.
     pub const UNALLOCATED_CLUSTERIP: Reason = Reason("UNALLOCATED_CLUSTERIP");
-
-    /// Every reason of this crate.
-    pub(crate) const ALL: [Reason; 5] = [
-        NO_ENDPOINTS_REJECT,
-        LOCAL_POLICY_NO_LOCAL_ENDPOINT,
-        LB_SOURCE_RANGE,
-        UNKNOWN_CLUSTERIP_PORT,
-        UNALLOCATED_CLUSTERIP,
-    ];
 }

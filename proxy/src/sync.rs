@@ -1,7 +1,6 @@
 //! The owner of the table: follows Services, EndpointSlices and Nodes, swaps, and cleans up UDP flows.
 
 use crate::explain::Explanation;
-use crate::reason;
 use crate::service::{ExternalFrontend, ServiceName};
 use crate::table::{Addressing, ServiceTable, service_of};
 use crate::translator::Translator;
@@ -198,6 +197,7 @@ impl TableSync {
             self.apply(std::mem::take(&mut dirty));
             self.ready.send_replace(true);
             tokio::select! {
+                biased; // all that is ready is taken in before the swap anyway
                 Some(change) = service_changes.next() => self.known.service(change, &mut dirty),
                 Some(change) = slice_changes.next() => self.known.slice(change, &mut dirty),
                 Some(change) = node_changes.next() => self.known.node(change, &mut dirty),
@@ -250,13 +250,9 @@ impl TableSync {
 
 /// Which flows outlive a change of the table.
 ///
-/// Established TCP does (it ends with its endpoint). A UDP flow does as long as its endpoint serves, ready or not;
-/// otherwise a resolver that keeps its socket would talk to nobody until the entry expires. A flow that was refused is
-/// asked anew: it may have endpoints now.
+/// Established TCP does: it ends with its endpoint. A UDP flow does as long as its endpoint serves, ready or not;
+/// otherwise a resolver that keeps its socket would talk to nobody until the entry expires.
 fn keep(flow: &FlowInfo, old: &ServiceTable, new: &ServiceTable) -> bool {
-    if flow.dropped.is_some_and(|dropped| reason::ALL.contains(&dropped)) {
-        return false;
-    }
     if flow.original.protocol != Protocol::Udp {
         return true;
     }

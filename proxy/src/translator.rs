@@ -13,16 +13,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::time::Instant;
 
-/// Translates new flows by the newest [`ServiceTable`].
+/// Translates new flows by the newest [`ServiceTable`]: a running [`Proxy`](crate::Proxy)'s, or one over a table that
+/// somebody has built.
 #[derive(Debug)]
-pub(crate) struct Translator {
+pub struct Translator {
     table: ArcSwap<ServiceTable>,
     affinity: Mutex<Affinity>,
     random: Mutex<SmallRng>,
 }
 
 impl Translator {
-    pub(crate) fn new(table: ServiceTable, seed: u64) -> Translator {
+    /// A translator over `table`, whose choices come from `seed`.
+    pub fn new(table: ServiceTable, seed: u64) -> Translator {
         Translator {
             table: ArcSwap::from_pointee(table),
             affinity: Mutex::default(),
@@ -30,11 +32,12 @@ impl Translator {
         }
     }
 
-    pub(crate) fn table(&self) -> Arc<ServiceTable> {
+    /// The table in force.
+    pub fn table(&self) -> Arc<ServiceTable> {
         self.table.load_full()
     }
 
-    /// Swaps the table. `changed` are the Services whose endpoints may differ.
+    /// Puts a table into force. `changed` are the Services whose endpoints may differ.
     pub(crate) fn swap<'a>(&self, table: ServiceTable, changed: impl Iterator<Item = &'a ServiceName>) {
         let mut affinity = self.affinity.lock();
         for name in changed {
@@ -49,7 +52,7 @@ impl Translator {
     }
 
     /// Why `flow` goes where it goes; remembers nothing and draws nothing.
-    pub(crate) fn explain(&self, flow: &FiveTuple, now: Instant) -> Explanation {
+    pub fn explain(&self, flow: &FiveTuple, now: Instant) -> Explanation {
         let table = self.table.load();
         let route = table.route(flow, &mut |_| 0);
         let held = match &route.outcome {

@@ -87,7 +87,7 @@ fn occupy(dir: &Path) -> Result<(DirectoryLock, Generations, PathBuf), OpenError
     for parent in [Some(dir), dir.parent().filter(|parent| !parent.as_os_str().is_empty())].into_iter().flatten() {
         files::sync_dir(parent).map_err(OpenError::io("sync", parent))?;
     }
-    Ok((lock, Generations::new(Box::new(SledCheckpoint), checkpoint_dir, log_dir.clone()), log_dir))
+    Ok((lock, Generations::new(Box::new(SledCheckpoint::default()), checkpoint_dir, log_dir.clone()), log_dir))
 }
 
 impl EmbeddedStore {

@@ -1,8 +1,11 @@
 //! Checkpoints in sled 0.34.
 //!
 //! sled's own idea of durable is not relied upon (it never syncs the files of large values): [`Generations`]
-//! syncs the whole directory once the database is closed. Nor is its idea of valid: every entry is in a checksum of ours, kept with the
-//! revision in a tree of its own. Recovery of a damaged file may panic inside sled; that is an error here.
+//! syncs the whole directory once the databases are closed. Nor is its idea of valid: every entry is in a checksum of ours, kept
+//! with the revision in a tree of its own. Recovery of a damaged file may panic inside sled; that is an error here.
+//!
+//! A checkpoint is a row of shards, each a database of its own, opened one after the other: a database that is read once from end
+//! to end stays in memory wholly, whatever the capacity of its cache.
 //!
 //! [`Generations`]: crate::checkpoint::Generations
 
@@ -12,30 +15,43 @@ use crate::snapshot::Snapshot;
 use crate::{KeyValue, Revision};
 use bytes::BufMut;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The format; it has no state.
-pub(crate) struct SledCheckpoint;
+/// The format.
+pub(crate) struct SledCheckpoint {
+    /// A shard takes no more entries beyond this size.
+    shard_bytes: usize,
+}
+
+impl Default for SledCheckpoint {
+    /// Shards of 32 MiB.
+    fn default() -> Self {
+        Self { shard_bytes: 32 << 20 }
+    }
+}
 
 const SUMMARY_TREE: &str = "summary";
-const SUMMARY_KEY: &str = "state";
-/// sled's page cache: a checkpoint is written or read once, in order.
+const SUMMARY_KEY: &str = "shard";
 const CACHE: u64 = 16 << 20;
 
-/// What the whole is, so that a part is never taken for it.
+/// What a shard is, so that a part is never taken for the whole.
 #[derive(Debug, PartialEq, Eq)]
 struct Summary {
     revision: Revision,
+    shard: u64,
+    is_last: bool,
     entries: u64,
     checksum: u32,
 }
 
 impl Summary {
     fn encode(&self) -> Vec<u8> {
-        let mut buffer = Vec::with_capacity(20);
+        let mut buffer = Vec::new();
         buffer.put_u64_le(self.revision.0);
+        buffer.put_u64_le(self.shard);
+        buffer.put_u64_le(u64::from(self.is_last));
         buffer.put_u64_le(self.entries);
         buffer.put_u32_le(self.checksum);
         buffer
@@ -43,40 +59,74 @@ impl Summary {
 
     fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut fields = Decoder(bytes);
-        Ok(Self { revision: Revision(fields.u64()?), entries: fields.u64()?, checksum: fields.u32()? })
+        Ok(Self {
+            revision: Revision(fields.u64()?),
+            shard: fields.u64()?,
+            is_last: fields.u64()? == 1,
+            entries: fields.u64()?,
+            checksum: fields.u32()?,
+        })
     }
 }
 
-/// Adds an entry to the checksum, its borders included.
-fn digest(hasher: &mut crc32fast::Hasher, key: &[u8], state: &[u8]) {
-    hasher.update(&(key.len() as u64).to_le_bytes());
-    hasher.update(key);
-    hasher.update(&(state.len() as u64).to_le_bytes());
-    hasher.update(state);
+/// The checksum of a shard's entries, their borders included.
+#[derive(Default)]
+struct Digest {
+    hasher: crc32fast::Hasher,
+    entries: u64,
+    bytes: usize,
 }
 
-fn config(path: &Path) -> sled::Config {
+impl Digest {
+    fn add(&mut self, key: &[u8], state: &[u8]) {
+        for part in [key, state] {
+            self.hasher.update(&(part.len() as u64).to_le_bytes());
+            self.hasher.update(part);
+            self.bytes += part.len();
+        }
+        self.entries += 1;
+    }
+
+    fn summary(self, revision: Revision, shard: u64, is_last: bool) -> Summary {
+        Summary { revision, shard, is_last, entries: self.entries, checksum: self.hasher.finalize() }
+    }
+}
+
+fn config(path: &Path, shard: u64) -> sled::Config {
+    let path = shard_path(path, shard);
     sled::Config::new().path(path).cache_capacity(CACHE).flush_every_ms(None).mode(sled::Mode::HighThroughput)
+}
+
+fn shard_path(path: &Path, shard: u64) -> PathBuf {
+    path.join(format!("{shard:05}"))
 }
 
 impl Checkpoint for SledCheckpoint {
     fn write(&self, path: &Path, state: &Snapshot, cancelled: &AtomicBool) -> Result<(), CheckpointError> {
-        let db = config(path).create_new(true).open()?;
-        let mut hasher = crc32fast::Hasher::new();
+        let mut entries = state.keys.iter().peekable();
         let mut buffer = Vec::new();
-        for (key, kv) in &state.keys {
-            if cancelled.load(Ordering::Relaxed) {
-                return Err(CheckpointError::Cancelled);
+        for shard in 0.. {
+            let db = config(path, shard).create_new(true).open()?;
+            let mut digest = Digest::default();
+            while digest.bytes < self.shard_bytes
+                && let Some((key, kv)) = entries.next()
+            {
+                if cancelled.load(Ordering::Relaxed) {
+                    return Err(CheckpointError::Cancelled);
+                }
+                buffer.clear();
+                put_state(&mut buffer, kv);
+                digest.add(key.as_bytes(), &buffer);
+                db.insert(key.as_bytes(), buffer.as_slice())?;
             }
-            buffer.clear();
-            put_state(&mut buffer, kv);
-            digest(&mut hasher, key.as_bytes(), &buffer);
-            db.insert(key.as_bytes(), buffer.as_slice())?;
+            let is_last = entries.peek().is_none();
+            let summary = digest.summary(state.revision, shard, is_last);
+            db.open_tree(SUMMARY_TREE)?.insert(SUMMARY_KEY, summary.encode())?;
+            db.flush()?;
+            if is_last {
+                break;
+            }
         }
-        let summary =
-            Summary { revision: state.revision, entries: state.keys.len() as u64, checksum: hasher.finalize() };
-        db.open_tree(SUMMARY_TREE)?.insert(SUMMARY_KEY, summary.encode())?;
-        db.flush()?;
         Ok(())
     }
 
@@ -93,29 +143,81 @@ impl Checkpoint for SledCheckpoint {
     }
 }
 
-fn scan(path: &Path, each: impl FnMut(KeyValue)) -> Result<Revision, CheckpointError> {
-    catch_unwind(AssertUnwindSafe(|| scan_or_panic(path, each)))
-        .unwrap_or_else(|_| Err(CheckpointError::Corrupt("sled panicked".to_owned())))
+/// Reads all shards, and says of which revision they are.
+fn scan(path: &Path, mut each: impl FnMut(KeyValue)) -> Result<Revision, CheckpointError> {
+    let mut revision = None;
+    for shard in 0.. {
+        let summary = catch_unwind(AssertUnwindSafe(|| scan_shard(path, shard, &mut each)))
+            .unwrap_or_else(|_| Err(CheckpointError::Corrupt("sled panicked".to_owned())))?;
+        if *revision.get_or_insert(summary.revision) != summary.revision {
+            return Err(CheckpointError::Corrupt(format!("shard {shard} is of another revision")));
+        }
+        if summary.is_last {
+            break;
+        }
+    }
+    Ok(revision.unwrap_or_default())
 }
 
-fn scan_or_panic(path: &Path, mut each: impl FnMut(KeyValue)) -> Result<Revision, CheckpointError> {
+fn scan_shard(path: &Path, shard: u64, each: &mut impl FnMut(KeyValue)) -> Result<Summary, CheckpointError> {
     let corrupt = |malformed: Malformed| CheckpointError::Corrupt(malformed.to_string());
-    let db = config(path).open()?;
+    if !shard_path(path, shard).is_dir() {
+        // sled would make a new one.
+        return Err(CheckpointError::Corrupt(format!("shard {shard} is missing")));
+    }
+    let db = config(path, shard).open()?;
     let summary = db.open_tree(SUMMARY_TREE)?.get(SUMMARY_KEY)?;
-    let summary = summary.ok_or_else(|| CheckpointError::Corrupt("it has no summary".to_owned()))?;
+    let summary = summary.ok_or_else(|| CheckpointError::Corrupt(format!("shard {shard} has no summary")))?;
     let summary = Summary::decode(&summary).map_err(corrupt)?;
-    let mut hasher = crc32fast::Hasher::new();
-    let mut entries = 0;
+    let mut digest = Digest::default();
     for entry in db.iter() {
         let (key, state) = entry?;
-        digest(&mut hasher, &key, &state);
+        digest.add(&key, &state);
         let key = codec::key(&key).map_err(corrupt)?;
         each(Decoder(&state).state(key).map_err(corrupt)?);
-        entries += 1;
     }
-    let found = Summary { revision: summary.revision, entries, checksum: hasher.finalize() };
+    let found = digest.summary(summary.revision, shard, summary.is_last);
     if found != summary {
         return Err(CheckpointError::Corrupt(format!("it should be {summary:?} but is {found:?}")));
     }
-    Ok(summary.revision)
+    Ok(summary)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_of_several_shards_is_read_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("checkpoint");
+        let value = bytes::Bytes::from(vec![7; 1 << 10]);
+        let keys = (0..70).map(|n| {
+            let key: crate::Key = format!("key {n:02}").into();
+            let (create_revision, mod_revision) = (Revision(n), Revision(n + 1));
+            let value = value.clone();
+            (key.clone(), Arc::new(KeyValue { key, value, create_revision, mod_revision, version: 2 }))
+        });
+        let state = Snapshot { revision: Revision(99), keys: keys.collect() };
+        let format = SledCheckpoint { shard_bytes: 32 << 10 };
+        format.write(&path, &state, &AtomicBool::new(false)).unwrap();
+        let loaded = format.load(&path).unwrap();
+        assert!(loaded.keys == state.keys && loaded.revision == state.revision);
+
+        let shards: Vec<_> = (0..4).map(|shard| shard_path(&path, shard)).collect();
+        assert_eq!(shards.iter().map(|shard| shard.exists()).collect::<Vec<_>>(), [true, true, true, false]);
+        std::fs::rename(&shards[1], &shards[3]).unwrap();
+        assert_eq!(format.verify(&path).unwrap_err().to_string(), "shard 1 is missing");
+        std::fs::rename(&shards[2], &shards[1]).unwrap();
+        assert!(matches!(format.verify(&path), Err(CheckpointError::Corrupt(_))));
+    }
+
+    #[test]
+    fn the_state_of_an_empty_store_can_be_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = Snapshot { revision: Revision(7), ..Snapshot::default() };
+        let format = SledCheckpoint::default();
+        format.write(&dir.path().join("empty"), &state, &AtomicBool::new(false)).unwrap();
+        assert_eq!(format.verify(&dir.path().join("empty")).unwrap(), Revision(7));
+    }
 }

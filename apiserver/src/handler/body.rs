@@ -1,71 +1,81 @@
 //! The body of a request: read within the limit, decoded, and checked to be of the kind the path names.
 
 use super::Call;
-use super::options::FieldValidation;
-use crate::registry::ResourceKind;
+use crate::schema::{self, Decoded, FieldValidation};
 use crate::status::Status;
 use axum::body::Body;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+/// Group, version and kind of a body.
+pub(super) type BodyKind<'a> = (&'a str, &'a str, &'a str);
 
 impl Call {
     /// The whole body.
     ///
     /// # Errors
     /// 413 beyond the limit; 400 if the client breaks off.
-    pub(crate) async fn read_body(&self, body: Body) -> Result<Bytes, Status> {
+    pub(super) async fn read_body(&self, body: Body) -> Result<Bytes, Status> {
         let limit = self.server.inner.config.body_limit;
         match Limited::new(body, limit).collect().await {
             Ok(collected) => Ok(collected.to_bytes()),
-            Err(why) if why.is::<LengthLimitError>() => Err(Status::failure(
-                413,
-                "RequestEntityTooLarge",
-                format!("Request entity too large: limit is {limit}"),
-            )),
+            Err(why) if why.is::<LengthLimitError>() => {
+                let message = format!("Request entity too large: limit is {limit}");
+                Err(Status::failure(413, "RequestEntityTooLarge", message))
+            }
             Err(why) => Err(Status::bad_request(format!("the body of the request could not be read: {why}"))),
         }
     }
 
-    pub(crate) fn content_type(&self) -> &str {
+    /// The media type of the body.
+    pub(super) fn content_type(&self) -> &str {
         let header = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         header.split(';').next().unwrap_or_default().trim()
     }
 
-    /// The body as a value, whatever it is of.
-    pub(crate) fn decode(&self, bytes: &[u8]) -> Result<Value, Status> {
-        serde_json::from_slice(bytes)
-            .map_err(|why| Status::bad_request(format!("the body of the request cannot be read: {why}")))
+    /// The body as a value, whatever it is of; `Null` if there is none.
+    pub(super) async fn any_body(&self, body: Body) -> Result<Value, Status> {
+        let bytes = self.read_body(body).await?;
+        if bytes.is_empty() {
+            return Ok(Value::Null);
+        }
+        Ok(schema::decode(&self.server.inner.schemas, self.content_type(), &bytes)?.value)
+    }
+
+    /// An object of this kind.
+    pub(super) async fn body_of(
+        &self,
+        body: Body,
+        kind: BodyKind<'_>,
+        validation: FieldValidation,
+    ) -> Result<Value, Status> {
+        let bytes = self.read_body(body).await?;
+        let decoded = schema::decode(&self.server.inner.schemas, self.content_type(), &bytes)?;
+        self.checked(decoded, kind, validation)
     }
 
     /// An object of the path's kind.
-    pub(crate) async fn object_body(&self, body: Body, validation: FieldValidation) -> Result<Value, Status> {
-        let bytes = self.read_body(body).await?;
-        let mut object = self.decode(&bytes)?;
-        self.check_type(&mut object, &self.kind.api_version(), &self.kind.kind)?;
-        self.check_schema(&mut object, validation)?;
-        Ok(object)
+    pub(super) async fn object_body(&self, body: Body, validation: FieldValidation) -> Result<Value, Status> {
+        let kind = &self.kind;
+        self.body_of(body, (&kind.group, &kind.version, &kind.kind), validation).await
     }
 
-    /// The body of a subresource of another kind.
-    pub(crate) async fn typed_body(&self, body: Body, api_version: &str, kind: &str) -> Result<Value, Status> {
-        let bytes = self.read_body(body).await?;
-        let mut object = self.decode(&bytes)?;
-        self.check_type(&mut object, api_version, kind)?;
-        Ok(object)
-    }
-
-    /// Fills in `apiVersion` and `kind` where they are left out, and refuses others.
-    pub(crate) fn check_type(&self, object: &mut Value, api_version: &str, kind: &str) -> Result<(), Status> {
-        let Value::Object(fields) = object else {
-            return Err(Status::bad_request(format!("the body of the request is not a {kind}: it is no JSON object")));
-        };
-        for (field, what, expected) in [("apiVersion", "API version", api_version), ("kind", "kind", kind)] {
+    /// Sees to `apiVersion`, `kind` and `metadata`, and checks the rest against the schema.
+    pub(super) fn checked(
+        &self,
+        decoded: Decoded,
+        (group, version, kind): BodyKind<'_>,
+        validation: FieldValidation,
+    ) -> Result<Value, Status> {
+        let Decoded { value: mut object, duplicates } = decoded;
+        let not_one = |why: &str| Status::bad_request(format!("the body of the request is not a {kind}: {why}"));
+        let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+        let fields = object.as_object_mut().ok_or_else(|| not_one("it is no JSON object"))?;
+        for (field, what, expected) in [("apiVersion", "API version", api_version.as_str()), ("kind", "kind", kind)] {
             match fields.get(field).and_then(Value::as_str).filter(|text| !text.is_empty()) {
-                None => {
-                    fields.insert(field.to_owned(), expected.into());
-                }
+                None => drop(fields.insert(field.to_owned(), expected.into())),
                 Some(given) if given == expected => {}
                 Some(given) => {
                     return Err(Status::bad_request(format!(
@@ -74,25 +84,20 @@ impl Call {
                 }
             }
         }
-        match fields.get("metadata") {
-            Some(Value::Object(_)) => {}
-            None | Some(Value::Null) => {
-                fields.insert("metadata".to_owned(), Value::Object(serde_json::Map::new()));
-            }
-            Some(_) => {
-                return Err(Status::bad_request(format!(
-                    "the body of the request is not a {kind}: metadata is no JSON object"
-                )));
+        if let Some(ty) = self.server.inner.schemas.lookup(group, version, kind) {
+            let found = schema::check(&ty, &mut object);
+            for warning in found.verdict(&duplicates, validation, version, kind)? {
+                self.warn(warning);
             }
         }
-        Ok(())
-    }
-
-    /// Types, unknown fields, and fields that stand twice.
-    pub(crate) fn check_schema(&self, object: &mut Value, validation: FieldValidation) -> Result<(), Status> {
-        let _: (&ResourceKind, &mut Value) = (&self.kind, object);
-        match validation {
-            FieldValidation::Ignore | FieldValidation::Warn | FieldValidation::Strict => Ok(()),
+        let metadata = object.as_object_mut().map(|fields| fields.entry("metadata").or_insert(Value::Null));
+        match metadata {
+            Some(Value::Object(_)) => Ok(object),
+            Some(metadata @ Value::Null) => {
+                *metadata = Value::Object(Map::new());
+                Ok(object)
+            }
+            _ => Err(not_one("metadata is no JSON object")),
         }
     }
 }

@@ -48,10 +48,10 @@ impl Call {
             metadata.as_object_mut().expect("checked to be an object").remove(field);
         }
         (self.kind.prepare)(&self.kind, &mut object, None, "");
-        (self.kind.default)(&self.kind, &mut object);
         if strategy::is_namespace(&self.kind) {
             begin_namespace(&mut object);
         }
+        self.fill_in(&mut object);
         if self.kind.generation {
             object["metadata"]["generation"] = 1.into();
         }

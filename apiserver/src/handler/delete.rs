@@ -90,9 +90,7 @@ impl DeleteOptions {
 
 impl Call {
     pub(super) async fn delete_options(&self, body: Body) -> Result<DeleteOptions, Status> {
-        let bytes = self.read_body(body).await?;
-        let body = if bytes.is_empty() { Value::Null } else { self.decode(&bytes)? };
-        DeleteOptions::new(&body, self)
+        DeleteOptions::new(&self.any_body(body).await?, self)
     }
 
     pub(super) async fn delete(&self, body: Body) -> Result<Response, Status> {

@@ -30,7 +30,10 @@ pub(super) struct Selected {
 impl Call {
     pub(super) async fn list(&self) -> Result<Response, Status> {
         let options = ListOptions::new(&self.kind, &self.query, false)?;
-        let selected = self.select(&options).await?;
+        let selected = match (self.select(&options).await, &options.continue_from) {
+            (Err(expired), Some(token)) if expired.code == 410 => return Ok(self.expired(&expired, token)),
+            (selected, _) => selected?,
+        };
         let mut metadata = json!({"resourceVersion": selected.revision.0.to_string()});
         if let Some(next) = selected.next {
             metadata["continue"] = next.into();
@@ -60,7 +63,7 @@ impl Call {
                 let found = self.server.inner.store.get(&self.kind.key(self.namespace(), name)).await;
                 let revision = found.as_ref().map_or(revision, |kv| revision.max(kv.mod_revision));
                 let mut items = Vec::new();
-                for kv in found {
+                if let Some(kv) = found {
                     if options.selector.matches(&storage::decode(&self.kind, &kv)?) {
                         items.push(kv);
                     }
@@ -96,6 +99,14 @@ impl Call {
                 return Ok(Selected { revision, items, next: None, remaining: None });
             }
         }
+    }
+
+    /// A snapshot that is gone: the answer has a token for the rest, from the newest one.
+    fn expired(&self, status: &Status, token: &Continue) -> Response {
+        let mut body = status.to_json();
+        body["metadata"]["continue"] = Continue { revision: None, after: token.after.clone() }.encode().into();
+        body["metadata"]["resourceVersion"] = self.server.revision().0.to_string().into();
+        self.plain(StatusCode::GONE, &body)
     }
 
     fn range_error(&self, error: RangeError, options: &ListOptions) -> Status {

@@ -21,7 +21,7 @@ use crate::registry::ResourceKind;
 use crate::request::{Query, RequestInfo};
 use crate::status::Status;
 use crate::storage::{self, Stored};
-use crate::{ApiServer, encode, table};
+use crate::{ApiServer, encode, schema, table};
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::Request;
@@ -95,8 +95,7 @@ async fn dispatch(server: ApiServer, info: RequestInfo, user: UserInfo, request:
     let call = Call { server: server.clone(), kind, info, user, query, headers: parts.headers, media, warnings };
     let computed = server.inner.virtual_resources.read().get(&extension).cloned();
     let mut response = if let Some(computed) = computed {
-        let bytes = call.read_body(body).await?;
-        let body = if bytes.is_empty() { Value::Null } else { call.decode(&bytes)? };
+        let body = call.any_body(body).await?;
         let (info, query) = (&call.info, &call.query);
         let answer = computed.answer(VirtualRequest { server: &server, user: &call.user, info, query, body }).await?;
         let code = if call.info.verb == "create" { StatusCode::CREATED } else { StatusCode::OK };
@@ -110,7 +109,7 @@ async fn dispatch(server: ApiServer, info: RequestInfo, user: UserInfo, request:
     };
     for warning in call.warnings.into_inner() {
         // RFC 9110 (5.5): what cannot stand in a header is left out.
-        if let Ok(value) = HeaderValue::from_str(&format!("299 - {warning:?}")) {
+        if let Ok(value) = HeaderValue::from_str(&schema::check::warning_header(&warning)) {
             response.headers_mut().append(WARNING, value);
         }
     }
@@ -131,8 +130,8 @@ impl Call {
         if !kind.namespaced && in_namespace && kind.plural != "namespaces" {
             return Err(no_such_resource());
         }
-        if kind.namespaced && !in_namespace && !(info.name.is_empty() && matches!(info.verb.as_str(), "list" | "watch"))
-        {
+        let collection = matches!(info.verb.as_str(), "list" | "watch");
+        if kind.namespaced && !in_namespace && !collection {
             return Err(if info.name.is_empty() { not_allowed() } else { no_such_resource() });
         }
         let verbs = if info.subresource.is_empty() {
@@ -141,20 +140,27 @@ impl Call {
             let mut all = kind.subresources.iter();
             &all.find(|subresource| subresource.name == info.subresource).ok_or_else(no_such_resource)?.verbs
         };
-        let create_named = info.verb == "create" && info.subresource.is_empty() && !info.name.is_empty();
-        if create_named || !verbs.iter().any(|verb| *verb == info.verb) {
+        let to_collection = matches!(info.verb.as_str(), "create" | "deletecollection");
+        let misplaced = info.subresource.is_empty() && !collection && to_collection != info.name.is_empty();
+        if misplaced || !verbs.iter().any(|verb| *verb == info.verb) {
             return Err(not_allowed());
         }
         Ok(())
     }
 
     async fn serve(&self, body: Body) -> Result<Response, Status> {
+        let kind = &self.kind;
         match (self.info.verb.as_str(), self.info.subresource.as_str()) {
             ("get", "") => self.get().await,
             ("list", "") => self.list().await,
+            ("create", "") if (kind.group.as_ref(), kind.plural.as_ref()) == ("", "bindings") => {
+                self.bind_named(body).await
+            }
+            // What is asked, not kept, and nobody is there to answer.
+            ("create", "") if !kind.verbs.iter().any(|verb| verb == "get") => Err(no_such_resource()),
             ("create", "") => self.create(body).await,
-            ("update", "") => self.update(body).await,
-            ("patch", "") => self.patch(body).await,
+            ("update", _) => self.update(body).await,
+            ("patch", _) => self.patch(body).await,
             ("delete", "") => self.delete(body).await,
             ("deletecollection", "") => self.delete_collection(body).await,
             _ => self.subresource(body).await,

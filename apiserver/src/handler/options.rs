@@ -1,20 +1,10 @@
 //! The query of a write: `metav1.{Create,Update,Patch}Options`.
 
 use super::Call;
+use crate::schema::FieldValidation;
 use crate::status::{FieldError, Status};
 use http::header::USER_AGENT;
 use serde_json::Value;
-
-/// What to do with fields that the schema does not know and fields that stand twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FieldValidation {
-    /// Drop them.
-    Ignore,
-    /// Drop them and warn.
-    Warn,
-    /// Refuse them.
-    Strict,
-}
 
 /// How to write.
 #[derive(Clone, Debug)]
@@ -42,22 +32,10 @@ impl Call {
                 "should only contain printable characters",
             ));
         }
-        let field_validation = match self.query.text("fieldValidation") {
-            None | Some("Warn") => FieldValidation::Warn,
-            Some("Ignore") => FieldValidation::Ignore,
-            Some("Strict") => FieldValidation::Strict,
-            Some(other) => {
-                errors.push(FieldError::not_supported(
-                    "fieldValidation",
-                    &other.into(),
-                    &["", "Ignore", "Strict", "Warn"],
-                ));
-                FieldValidation::Ignore
-            }
-        };
         if !errors.is_empty() {
             return Err(Status::invalid("meta.k8s.io", kind, "", &errors));
         }
+        let field_validation = FieldValidation::parse(self.query.text("fieldValidation").unwrap_or_default(), kind)?;
         Ok(WriteOptions { dry_run, field_manager, field_validation, force: self.query.optional_flag("force") })
     }
 

@@ -1,35 +1,44 @@
-//! PUT: the whole object anew.
+//! PUT: the whole object anew, or a part of it.
 
 use super::Call;
+use super::subresource::Part;
 use super::write::Tracking;
 use crate::status::Status;
 use crate::strategy;
 use axum::body::Body;
 use axum::response::Response;
 use http::StatusCode;
+use serde_json::Value;
 
 impl Call {
     pub(super) async fn update(&self, body: Body) -> Result<Response, Status> {
         let options = self.write_options("UpdateOptions")?;
-        let object = self.object_body(body, options.field_validation).await?;
-        let result = self.change("", &options, &|_| Ok((object.clone(), Tracking::Update))).await;
+        let part = self.part()?;
+        let sent = self.body_of(body, self.part_kind(&part), options.field_validation).await?;
+        let result =
+            self.change(&part, &options, &|old| Ok((self.merged(&part, old, sent.clone())?, Tracking::Update))).await;
         match result {
-            Err(status) if status.code == 404 && strategy::creates_on_update(&self.kind) => {
-                let mut object = object;
-                let name = object["metadata"]["name"].as_str().unwrap_or_default();
-                if !name.is_empty() && name != self.info.name {
-                    let url = &self.info.name;
-                    let why = format!("the name of the object ({name}) does not match the name on the URL ({url})");
-                    return Err(Status::bad_request(why));
+            Err(missing) if missing.code == 404 && part == Part::Object && strategy::creates_on_update(&self.kind) => {
+                let versioned = sent["metadata"]["resourceVersion"].as_str().is_some_and(|version| !version.is_empty());
+                if versioned {
+                    return Err(missing);
                 }
-                object["metadata"]["name"] = self.info.name.as_str().into();
-                if object["metadata"]["resourceVersion"].as_str().is_some_and(|version| !version.is_empty()) {
-                    return Err(status);
-                }
-                let written = self.create_object(object, &options, Tracking::Update).await?;
+                let written = self.create_object(self.named(sent)?, &options, Tracking::Update).await?;
                 self.object(StatusCode::CREATED, &written.kv)
             }
-            result => self.object(StatusCode::OK, &result?.kv),
+            result => self.part_answer(StatusCode::OK, &part, &result?.kv),
         }
+    }
+
+    /// The object with the name the path gives it.
+    pub(super) fn named(&self, mut object: Value) -> Result<Value, Status> {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        if !name.is_empty() && name != self.info.name {
+            let url = &self.info.name;
+            let why = format!("the name of the object ({name}) does not match the name on the URL ({url})");
+            return Err(Status::bad_request(why));
+        }
+        object["metadata"]["name"] = self.info.name.as_str().into();
+        Ok(object)
     }
 }

@@ -52,7 +52,11 @@ enum Step {
 
 impl Call {
     pub(super) async fn watch(self) -> Result<Response, Status> {
-        let options = ListOptions::new(&self.kind, &self.query, true)?;
+        let mut options = ListOptions::new(&self.kind, &self.query, true)?;
+        // The old form of watches has the name in its path.
+        if !self.info.name.is_empty() {
+            options.selector.require_name(&self.info.name);
+        }
         let store = self.server.inner.store.clone();
         if let Some(version) = options.resource_version {
             self.not_in_the_future(Revision(version))?;

@@ -3,7 +3,10 @@
 use super::Call;
 use super::create::RACE_ATTEMPTS;
 use super::options::WriteOptions;
+use super::subresource::Part;
 use crate::admission::{AdmissionOperation, AdmissionRequest};
+use crate::schema;
+use crate::schema::managed_fields::{Manager, track_update};
 use crate::status::{FieldError, Status};
 use crate::storage::{self, Stored, WriteError};
 use crate::strategy;
@@ -58,6 +61,15 @@ impl Call {
         Ok(())
     }
 
+    /// Defaults, and the empty objects that are always there.
+    pub(super) fn fill_in(&self, object: &mut Value) {
+        let kind = &self.kind;
+        (kind.default)(kind, object);
+        if let Some(ty) = self.server.inner.schemas.lookup(&kind.group, &kind.version, &kind.kind) {
+            schema::complete(&ty, object);
+        }
+    }
+
     /// 422 with everything that is wrong.
     pub(super) fn valid(&self, new: &Value, old: Option<&Value>, subresource: &str, name: &str) -> Result<(), Status> {
         let mut errors = self.kind.errors(new, old, subresource);
@@ -67,7 +79,11 @@ impl Call {
 
     /// Writes down who changed which fields.
     pub(super) fn track_update(&self, old: Option<&Value>, new: &mut Value, options: &WriteOptions, subresource: &str) {
-        let _ = (old, new, self.manager(options), subresource);
+        let kind = &self.kind;
+        let Some(ty) = self.server.inner.schemas.lookup(&kind.group, &kind.version, &kind.kind) else { return };
+        let (name, api_version) = (self.manager(options), kind.api_version());
+        let manager = Manager { name: &name, api_version: &api_version, subresource };
+        track_update(&ty, old, new, &manager, self.server.now());
     }
 
     /// Changes the object that the path names, again and again until no other write comes between.
@@ -75,7 +91,7 @@ impl Call {
     /// A change that leaves a resourceVersion other than the object's is a conflict.
     pub(super) async fn change(
         &self,
-        subresource: &str,
+        part: &Part,
         options: &WriteOptions,
         change: Change<'_>,
     ) -> Result<Written, Status> {
@@ -83,7 +99,7 @@ impl Call {
         for _ in 0..RACE_ATTEMPTS {
             let current = self.existing().await?;
             let (mut new, tracking) = change(&current.object)?;
-            self.prepare_update(&current, &mut new, subresource, options, tracking).await?;
+            self.prepare_update(&current, &mut new, part, options, tracking).await?;
             match self.store_change(&current, &new, options.dry_run).await {
                 Ok(written) => return Ok(written),
                 Err(WriteError::Raced(_)) => {}
@@ -97,10 +113,11 @@ impl Call {
         &self,
         current: &Stored,
         new: &mut Value,
-        subresource: &str,
+        part: &Part,
         options: &WriteOptions,
         tracking: Tracking,
     ) -> Result<(), Status> {
+        let subresource = part.name();
         let (name, old) = (self.info.name.as_str(), &current.object);
         self.same_object(old, new)?;
         match new["metadata"]["resourceVersion"].as_str().unwrap_or_default() {
@@ -125,8 +142,10 @@ impl Call {
             }
         }
         new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
-        (self.kind.prepare)(&self.kind, new, Some(old), subresource);
-        (self.kind.default)(&self.kind, new);
+        // A verdict on a CertificateSigningRequest is a part of its status.
+        let prepared_as = if *part == Part::Approval { "status" } else { subresource };
+        (self.kind.prepare)(&self.kind, new, Some(old), prepared_as);
+        self.fill_in(new);
         self.admit(AdmissionOperation::Update, subresource, Some(old), new, options.dry_run).await?;
         if self.kind.generation {
             let generation = old["metadata"]["generation"].as_i64().unwrap_or_default();

@@ -8,8 +8,11 @@
 //!
 //! Not here: defaults, validation of values, storage.
 
+pub mod apply;
 pub mod check;
 pub mod decode;
+pub mod field_set;
+pub mod managed_fields;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;
@@ -21,6 +24,8 @@ pub mod types;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use apply::{ApplyError, apply};
 pub use check::{Checked, FieldValidation, check, complete};
 pub use decode::{Decoded, MAX_BODY, decode};
+pub use managed_fields::{Manager, track_update};
 pub use types::{Field, ListKind, Object, ObjectRef, Schemas, Type};

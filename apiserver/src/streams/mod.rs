@@ -30,7 +30,7 @@ enum Kind {
 }
 
 /// Connects the stream subresources of pods.
-pub fn connect(server: &ApiServer) {
+pub(crate) fn connect(server: &ApiServer) {
     for (name, kind) in
         [("exec", Kind::Exec), ("attach", Kind::Attach), ("log", Kind::Log), ("portforward", Kind::PortForward)]
     {

@@ -1,5 +1,10 @@
 //! The API server's edge: requests in, answers out, over the in-process router.
 
+mod apply;
+mod deletion;
+mod forms;
 mod objects;
+mod parts;
+mod races;
 mod support;
 mod watches;

@@ -6,8 +6,11 @@
 //!
 //! A tool is a function over a [`Container`] in the table of its family. What it does not do is not in its usage.
 
+mod clock;
 mod escapes;
+mod grep;
 pub mod images;
+mod launch;
 mod options;
 mod print;
 mod shell;
@@ -15,6 +18,7 @@ pub mod standin;
 mod stdio;
 mod system;
 mod terminal;
+mod text;
 
 use crate::program::{Container, ExitStatus, Program, Programs};
 use async_trait::async_trait;
@@ -93,7 +97,7 @@ pub fn builtins() -> Arc<dyn Programs> {
     static BUILTINS: OnceLock<Arc<Builtins>> = OnceLock::new();
     let builtins = BUILTINS.get_or_init(|| {
         let mut programs: BTreeMap<&'static str, Arc<dyn Program>> = BTreeMap::new();
-        let families = [system::TOOLS];
+        let families = [grep::TOOLS, launch::TOOLS, system::TOOLS, text::TOOLS];
         for tool in families.into_iter().flatten() {
             let plain: Arc<dyn Program> =
                 Arc::new(Tool { name: tool.name, run: tool.run, handles_signals: tool.handles_signals });

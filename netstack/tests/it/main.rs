@@ -20,20 +20,20 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
-pub fn network() -> Network {
+pub(crate) fn network() -> Network {
     Network::new(Config { mtu: 1500, seed: 1 })
 }
 
-pub fn ip(text: &str) -> IpAddr {
+pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-pub fn at(text: &str) -> SocketAddr {
+pub(crate) fn at(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
 /// A host at that address; its tag is the last byte of it.
-pub fn host(network: &Network, address: &str) -> Host {
+pub(crate) fn host(network: &Network, address: &str) -> Host {
     let ip = ip(address);
     let tag = match ip {
         IpAddr::V4(ip) => ip.octets()[3],
@@ -43,7 +43,7 @@ pub fn host(network: &Network, address: &str) -> Host {
 }
 
 /// Hooks from two functions.
-pub struct Rules<T, F>(pub T, pub F);
+pub(crate) struct Rules<T, F>(T, F);
 
 impl<T: Fn(&FiveTuple) -> Translation + Send + Sync + 'static, F: Send + Sync + 'static> Translate for Rules<T, F> {
     fn translate(&self, flow: &FiveTuple, _: PortTag, _: Instant) -> Translation {
@@ -57,7 +57,7 @@ impl<T: Send + Sync + 'static, F: Fn(&NewFlow) -> Verdict + Send + Sync + 'stati
     }
 }
 
-pub fn install<T, F>(network: &Network, translate: T, filter: F)
+pub(crate) fn install<T, F>(network: &Network, translate: T, filter: F)
 where
     T: Fn(&FiveTuple) -> Translation + Send + Sync + 'static,
     F: Fn(&NewFlow) -> Verdict + Send + Sync + 'static,
@@ -66,20 +66,20 @@ where
     network.install(Hooks { translate: rules.clone(), filter: rules });
 }
 
-pub fn pass(_: &FiveTuple) -> Translation {
+pub(crate) fn pass(_: &FiveTuple) -> Translation {
     Translation::Pass
 }
 
-pub fn accept(_: &NewFlow) -> Verdict {
+pub(crate) fn accept(_: &NewFlow) -> Verdict {
     Verdict::Accept
 }
 
-pub fn to(destination: &str, snat: Option<&str>) -> Translation {
+pub(crate) fn to(destination: &str, snat: Option<&str>) -> Translation {
     Translation::To { dst: at(destination), snat: snat.map(ip) }
 }
 
 /// `virtual_address` means `destination`.
-pub fn dnat(
+pub(crate) fn dnat(
     virtual_address: &'static str,
     destination: &'static str,
     snat: Option<&'static str>,
@@ -87,10 +87,10 @@ pub fn dnat(
     move |flow| if flow.dst == at(virtual_address) { to(destination, snat) } else { Translation::Pass }
 }
 
-pub const FORBIDDEN: Reason = Reason("FORBIDDEN");
+pub(crate) const FORBIDDEN: Reason = Reason("FORBIDDEN");
 
 /// Serves on a port: every connection is told its peer's address, then gets back what it sends.
-pub fn serve(host: &Host, port: u16) -> tokio::task::JoinHandle<()> {
+pub(crate) fn serve(host: &Host, port: u16) -> tokio::task::JoinHandle<()> {
     let listener = host.tcp_listen(port).unwrap();
     tokio::spawn(async move {
         while let Ok((mut stream, peer)) = listener.accept().await {
@@ -105,7 +105,7 @@ pub fn serve(host: &Host, port: u16) -> tokio::task::JoinHandle<()> {
 }
 
 /// Reads the line with which [`serve`] begins.
-pub async fn greeting(stream: &mut TcpStream) -> String {
+pub(crate) async fn greeting(stream: &mut TcpStream) -> String {
     let mut line = String::new();
     loop {
         match stream.read_u8().await.unwrap() {
@@ -116,7 +116,7 @@ pub async fn greeting(stream: &mut TcpStream) -> String {
 }
 
 /// Connects to [`serve`] and checks that an echo comes back; what the server sees as its peer.
-pub async fn echo(from: &Host, to: &str) -> std::io::Result<String> {
+pub(crate) async fn echo(from: &Host, to: &str) -> std::io::Result<String> {
     let mut stream = from.tcp_connect(at(to)).await?;
     let peer = greeting(&mut stream).await;
     stream.write_all(b"hello").await?;
@@ -128,4 +128,4 @@ pub async fn echo(from: &Host, to: &str) -> std::io::Result<String> {
 }
 
 /// Long enough for anything but a real timeout, none of the clock's time when the clock is paused.
-pub const SOON: Duration = Duration::from_secs(5);
+pub(crate) const SOON: Duration = Duration::from_secs(5);

@@ -1,5 +1,6 @@
 //! What NetworkPolicies mean, rule by rule; the compiled rules beside a naive reading of them; and real connections.
 
 mod naive;
+mod network;
 mod spec_11_network_policy;
 mod support;

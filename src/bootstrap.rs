@@ -1,0 +1,111 @@
+//! The objects every cluster begins with: default roles, priority classes, and the Services and workloads of the cluster itself.
+//!
+//! Written through the API, as anybody else would; what stands there already (from an earlier run) stays.
+
+use crate::cluster::{Addresses, ZONE};
+use crate::in_process::{self, API_PORT};
+use anyhow::{Context, Result};
+use apiserver::ApiServer;
+use apiserver::authn::UserInfo;
+use apiserver::rbac_bootstrap;
+use kubelet::FUNCTION_IMAGE;
+use serde_json::{Value, json};
+
+/// Name of the in-process function that is the DNS server.
+pub(crate) const DNS_FUNCTION: &str = "dns";
+
+/// Writes what is missing.
+pub(crate) async fn objects(api: &ApiServer, addresses: &Addresses) -> Result<()> {
+    let client = in_process::client(api, UserInfo::admin());
+    for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        create(&client, "/api/v1/namespaces", &namespace).await?;
+    }
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    for role in rbac_bootstrap::cluster_roles() {
+        create(&client, &format!("{rbac}/clusterroles"), &role).await?;
+    }
+    for binding in rbac_bootstrap::cluster_role_bindings() {
+        create(&client, &format!("{rbac}/clusterrolebindings"), &binding).await?;
+    }
+    for (name, value, description) in [
+        (
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+        ),
+        (
+            "system-node-critical",
+            2_000_001_000,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
+    ] {
+        let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
+            "value": value, "description": description});
+        create(&client, "/apis/scheduling.k8s.io/v1/priorityclasses", &class).await?;
+    }
+    for service in [kubernetes_service(addresses), dns_service(addresses)] {
+        let namespace = service["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
+        create(&client, &format!("/api/v1/namespaces/{namespace}/services"), &service).await?;
+    }
+    create(&client, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &kubernetes_slice(addresses))
+        .await?;
+    create(&client, "/api/v1/namespaces/default/endpoints", &kubernetes_endpoints(addresses)).await?;
+    create(&client, "/apis/apps/v1/namespaces/kube-system/deployments", &dns_deployment()).await?;
+    Ok(())
+}
+
+async fn create(client: &kube::Client, path: &str, object: &Value) -> Result<()> {
+    let request =
+        http::Request::post(path).header("Content-Type", "application/json").body(object.to_string().into_bytes())?;
+    match client.request::<Value>(request).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(answer)) if answer.code == 409 => Ok(()),
+        Err(error) => {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            Err(error).with_context(|| format!("creating {} {name:?}", object["kind"].as_str().unwrap_or_default()))
+        }
+    }
+}
+
+fn kubernetes_service(addresses: &Addresses) -> Value {
+    json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"component": "apiserver", "provider": "kubernetes"}},
+        "spec": {"clusterIP": addresses.kubernetes().to_string(), "ports": [{"name": "https", "port": 443, "targetPort": API_PORT}]}})
+}
+
+/// The API's endpoint is no pod: no controller writes its slice.
+fn kubernetes_slice(addresses: &Addresses) -> Value {
+    json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "endpoints": [{"addresses": [addresses.gateway.to_string()], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": API_PORT, "protocol": "TCP"}]})
+}
+
+fn kubernetes_endpoints(addresses: &Addresses) -> Value {
+    json!({"apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{"addresses": [{"ip": addresses.gateway.to_string()}],
+            "ports": [{"name": "https", "port": API_PORT, "protocol": "TCP"}]}]})
+}
+
+fn dns_service(addresses: &Addresses) -> Value {
+    json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "kube-dns", "namespace": "kube-system",
+            "labels": {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"}},
+        "spec": {"clusterIP": addresses.dns().to_string(), "selector": {"k8s-app": "kube-dns"}, "ports": [
+            {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53},
+            {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53}]}})
+}
+
+fn dns_deployment() -> Value {
+    json!({"apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "coracle-dns", "namespace": "kube-system", "labels": {"k8s-app": "kube-dns"}},
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"k8s-app": "kube-dns"}}, "template": {
+            "metadata": {"labels": {"k8s-app": "kube-dns"}},
+            "spec": {"priorityClassName": "system-cluster-critical", "dnsPolicy": "Default", "containers": [{"name": "dns",
+                "image": format!("{FUNCTION_IMAGE}{DNS_FUNCTION}"), "imagePullPolicy": "IfNotPresent",
+                "env": [{"name": "ZONE", "value": ZONE}],
+                "ports": [{"name": "dns", "containerPort": 53, "protocol": "UDP"},
+                    {"name": "dns-tcp", "containerPort": 53, "protocol": "TCP"}]}]}}}})
+}

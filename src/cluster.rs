@@ -1,0 +1,506 @@
+//! The whole cluster in this process: started from the store upwards, stopped in reverse.
+//!
+//! Only wiring: which component gets which informer, identity, address and hook. What they do is in their crates.
+
+use crate::bootstrap;
+use crate::host_ports::HostPorts;
+use crate::in_process::{self, client};
+use crate::nodes::{Nodes, PolicyGate};
+use crate::pki::Pki;
+use anyhow::{Context, Result};
+use apiserver::ApiServer;
+use apiserver::authentication::TokenAuthenticator;
+use apiserver::authn::UserInfo;
+use apiserver::rbac::Rbac;
+use apiserver::server::Server;
+use controllers::Controllers;
+use dns::Dns;
+use informer::{Activity, Informers};
+use kubelet::resolv_conf::ClusterDns;
+use kubelet::{Clock, Functions, Kubelet};
+use netstack::{Gateway, GatewayConfig, Hooks, Host, Network};
+use policy::Policy;
+use proxy::Proxy;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use store::{EmbeddedStore, MemoryStore, Store};
+use tokio::task::JoinSet;
+
+/// The Kubernetes version that is served.
+pub const KUBERNETES_VERSION: &str = "v1.36.0";
+
+/// Zone of the cluster's names.
+pub const ZONE: &str = "cluster.local";
+
+/// Addresses of the virtual network; see `ARCHITECTURE.md`.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// Pods: node i has the i-th /24.
+    pub pods: (Ipv4Addr, u8),
+    /// Services.
+    pub services: (Ipv4Addr, u8),
+    /// The gateway, at which the API server is reached from inside too.
+    pub gateway: Ipv4Addr,
+    /// Means the loopback of the machine: `host.coracle.internal`.
+    pub host: Ipv4Addr,
+    /// LoadBalancer Services.
+    pub load_balancers: (Ipv4Addr, u8),
+}
+
+impl Default for Addresses {
+    fn default() -> Self {
+        Addresses {
+            pods: (Ipv4Addr::new(10, 244, 0, 0), 16),
+            services: (Ipv4Addr::new(10, 96, 0, 0), 12),
+            gateway: Ipv4Addr::new(172, 18, 0, 1),
+            host: Ipv4Addr::new(172, 18, 0, 254),
+            load_balancers: (Ipv4Addr::new(172, 18, 255, 0), 24),
+        }
+    }
+}
+
+impl Addresses {
+    /// The address of node i, from 1.
+    pub fn node(&self, index: u32) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.gateway) + index)
+    }
+
+    /// The `kubernetes` Service.
+    pub fn kubernetes(&self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.services.0) + 1)
+    }
+
+    /// The `kube-dns` Service.
+    pub fn dns(&self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.services.0) + 10)
+    }
+
+    /// podCIDR of node i, from 1.
+    pub fn pod_network(&self, index: u32) -> (Ipv4Addr, u8) {
+        (Ipv4Addr::from(u32::from(self.pods.0) + (index << 8)), 24)
+    }
+}
+
+/// How a cluster is to be.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    nodes: u32,
+    seed: Option<u64>,
+    data_dir: Option<PathBuf>,
+    addresses: Addresses,
+    api: Option<SocketAddr>,
+    unix_socket: Option<PathBuf>,
+    host_ports: bool,
+    forward_outside: bool,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Builder {
+            nodes: 2,
+            seed: None,
+            data_dir: None,
+            addresses: Addresses::default(),
+            api: None,
+            unix_socket: None,
+            host_ports: false,
+            forward_outside: false,
+        }
+    }
+}
+
+/// Most nodes that fit into the address plan.
+const MOST_NODES: u32 = 200;
+
+impl Builder {
+    /// Number of virtual nodes (1 to 200; 2 by default, since conformance wants at least two).
+    pub fn nodes(mut self, nodes: u32) -> Self {
+        self.nodes = nodes;
+        self
+    }
+
+    /// Seed of every choice, so that a run can be repeated. Keys and certificates are always random.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Keeps the state in this directory; without one everything is in memory.
+    pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.data_dir = Some(dir.into());
+        self
+    }
+
+    /// Serves the API over TLS at this address of the machine; port 0 takes a free one.
+    pub fn api(mut self, address: SocketAddr) -> Self {
+        self.api = Some(address);
+        self
+    }
+
+    /// Serves the API to the owner on this unix socket, without credentials.
+    pub fn unix_socket(mut self, path: impl Into<PathBuf>) -> Self {
+        self.unix_socket = Some(path.into());
+        self
+    }
+
+    /// Makes NodePorts and load balancers reachable on the machine's loopback addresses.
+    pub fn host_ports(mut self, open: bool) -> Self {
+        self.host_ports = open;
+        self
+    }
+
+    /// Lets pods reach addresses outside the cluster, and names be asked of the machine's resolvers.
+    pub fn forward_outside(mut self, forward: bool) -> Self {
+        self.forward_outside = forward;
+        self
+    }
+
+    /// Starts the cluster. When this returns, the API answers, the nodes are Ready and DNS answers.
+    ///
+    /// # Errors
+    /// What could not be opened, listened on or read, and why.
+    pub async fn start(self) -> Result<Cluster> {
+        self.start_with(|_| {}).await
+    }
+
+    /// Like [`Builder::start`]; `progress` is told each component as it is up.
+    ///
+    /// # Errors
+    /// As [`Builder::start`].
+    pub async fn start_with(self, progress: impl Fn(&str)) -> Result<Cluster> {
+        anyhow::ensure!(
+            (1..=MOST_NODES).contains(&self.nodes),
+            "nodes: invalid value {}: must be between 1 and {MOST_NODES}",
+            self.nodes
+        );
+        let listener = match self.api {
+            Some(address) => Some(
+                tokio::net::TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?,
+            ),
+            None => None,
+        };
+        let seed = self.seed.unwrap_or_else(|| rand::random());
+        let start = k8s_openapi::jiff::Timestamp::now();
+        let clock = Clock::starting_at(start);
+        let (store, embedded) = open_store(self.data_dir.as_deref()).await?;
+        progress("store");
+
+        let pki = Pki::load(
+            self.data_dir.as_deref(),
+            &self.addresses,
+            listener.as_ref().and_then(|listener| listener.local_addr().ok()),
+        )?;
+        let rbac = Rbac::start(store.clone(), |bytes| serde_json::from_slice(bytes).ok()).await;
+        let tokens =
+            Arc::new(TokenAuthenticator::new(store.clone(), pki.signer.clone(), pki.admin_token.clone(), move || {
+                clock.now()
+            }));
+        let config = apiserver::Config {
+            seed: self.seed,
+            start,
+            authenticator: tokens.clone(),
+            authorizer: Arc::new(rbac.clone()),
+            ..apiserver::Config::default()
+        };
+        let networking = apiserver::kinds::Networking {
+            service_cidrs: vec![apiserver::kinds::Cidr {
+                address: self.addresses.services.0.into(),
+                prefix: self.addresses.services.1,
+            }],
+            seed,
+            ..apiserver::kinds::Networking::default()
+        };
+        let api = ApiServer::new(store.clone(), apiserver::kinds::registry(networking), config);
+        apiserver::install_defaults(&api, &rbac, &tokens, &pki.signer);
+        bootstrap::objects(&api, &self.addresses).await.context("the cluster's own objects cannot be written")?;
+        progress("apiserver");
+
+        let activity = Activity::default();
+        let informers =
+            Informers::new(client(&api, UserInfo::new("system:kube-controller-manager", &[])), activity.clone());
+        let network = Network::new(netstack::Config { mtu: 1500, seed });
+        let mut tasks = JoinSet::new();
+        let nodes: Vec<(String, IpAddr)> =
+            (1..=self.nodes).map(|index| (format!("node-{index}"), self.addresses.node(index).into())).collect();
+        let gateway_addresses = vec![self.addresses.gateway.into()];
+        let inside = [self.addresses.pods, self.addresses.services, (self.addresses.gateway, 16)];
+        let gateway = network
+            .attach_gateway(GatewayConfig {
+                addresses: gateway_addresses.clone(),
+                aliases: vec![(self.addresses.host.into(), Ipv4Addr::LOCALHOST.into())],
+                inside: inside.iter().map(|(ip, prefix)| ((*ip).into(), *prefix)).collect(),
+                forward: self.forward_outside,
+            })
+            .context("the gateway cannot be attached")?;
+        let proxy = proxy::start(
+            &informers,
+            network.clone(),
+            proxy::Config {
+                service_cidrs: vec![(self.addresses.services.0.into(), self.addresses.services.1)],
+                cluster_cidrs: vec![(self.addresses.pods.0.into(), self.addresses.pods.1)],
+                gateway_addresses,
+                seed,
+            },
+        );
+        let progress_api = api.clone();
+        let request_progress: Arc<dyn Fn() + Send + Sync> = Arc::new(move || progress_api.request_progress());
+        let policy = Arc::new(policy::start(
+            &informers,
+            network.clone(),
+            policy::Config { node_addresses: nodes.clone(), request_progress, ..policy::Config::default() },
+        ));
+        network.install(Hooks { translate: proxy.translator(), filter: policy.filter() });
+        progress("network");
+
+        let node_resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let mut dns_config = dns::Config::new(ZONE);
+        dns_config.seed = seed;
+        dns_config.hosts = vec![("host.coracle.internal".to_owned(), self.addresses.host.into())];
+        if self.forward_outside {
+            dns_config.upstreams = dns::upstreams(&node_resolv_conf);
+        }
+        let dns = Arc::new(dns::start(&informers, dns_config));
+        let functions = Functions::default();
+        functions.insert(bootstrap::DNS_FUNCTION, Arc::new(in_process::DnsServer(dns.clone())));
+        progress("dns");
+
+        let controllers = controllers::start(
+            client(&api, UserInfo::new("system:kube-controller-manager", &[])),
+            informers.clone(),
+            controllers::Config {
+                seed,
+                clock: controllers::Clock::starting_now(),
+                ca_pem: pki.authority.certificate().to_owned(),
+                load_balancer_pool: vec![format!(
+                    "{}/{}",
+                    self.addresses.load_balancers.0, self.addresses.load_balancers.1
+                )],
+                ..controllers::Config::default()
+            },
+        );
+        progress("controllers");
+
+        let tags = Arc::new(AtomicU64::new(1));
+        let gate = Arc::new(PolicyGate(policy.clone()));
+        let mut kubelets = Vec::new();
+        for (index, (name, ip)) in (1..).zip(&nodes) {
+            let config = kubelet::Config {
+                node_name: name.clone(),
+                node_ip: *ip,
+                pod_network: self.addresses.pod_network(index),
+                labels: BTreeMap::from([("topology.kubernetes.io/zone".to_owned(), format!("zone-{index}"))]),
+                capacity: (4, 8 << 30, 250),
+                dns: ClusterDns {
+                    service: self.addresses.dns().into(),
+                    zone: ZONE.to_owned(),
+                    node_resolv_conf: node_resolv_conf.clone(),
+                },
+                clock,
+                functions: functions.clone(),
+                programs: kubelet::programs::builtins(),
+                hooks: gate.clone(),
+                tags: tags.clone(),
+                version: KUBERNETES_VERSION.to_owned(),
+            };
+            let identity = UserInfo::new(format!("system:node:{name}"), &["system:nodes"]);
+            kubelets.push(Kubelet::start(config, client(&api, identity), &informers, network.clone()).await?);
+        }
+        let nodes = Arc::new(Nodes::new(kubelets, gateway.host()));
+        api.set_pod_streams(nodes.clone());
+        progress("nodes");
+
+        let mut server = Server::new(api.router(), pki.tls()?);
+        let inside = gateway.host().tcp_listen(in_process::API_PORT).context("the API's port inside the network")?;
+        tasks.spawn(in_process::serve_inside(inside, server.endpoint()));
+        let api_address = match listener {
+            Some(listener) => Some(server.listen_tcp(listener).context("the API's listener")?),
+            None => None,
+        };
+        if let Some(path) = &self.unix_socket {
+            server.listen_unix(path).with_context(|| format!("cannot listen on the unix socket {}", path.display()))?;
+        }
+        if self.host_ports {
+            let ports = HostPorts::new(gateway.host(), proxy.external_frontends(), self.addresses.clone());
+            tasks.spawn(ports.run());
+        }
+        let admin = client(&api, UserInfo::admin());
+        let cluster = Cluster {
+            api,
+            admin,
+            informers,
+            activity,
+            network,
+            gateway,
+            functions,
+            pki,
+            api_address,
+            addresses: self.addresses,
+            embedded,
+            unix_socket: self.unix_socket,
+            running: Some(Running { server, nodes, controllers, proxy, policy, dns, tasks }),
+        };
+        cluster.wait_for_dns().await.context("DNS does not answer")?;
+        progress("ready");
+        Ok(cluster)
+    }
+}
+
+async fn open_store(dir: Option<&Path>) -> Result<(Arc<dyn Store>, Option<EmbeddedStore>)> {
+    let Some(dir) = dir else { return Ok((Arc::new(MemoryStore::new()), None)) };
+    let path = dir.join("store");
+    // Opening reads the log and the checkpoint: not on an async worker.
+    let opened = tokio::task::spawn_blocking({
+        let path = path.clone();
+        move || EmbeddedStore::open(path, store::Options::default())
+    });
+    let store = opened.await?.with_context(|| format!("the store in {} cannot be opened", path.display()))?;
+    Ok((Arc::new(store.clone()), Some(store)))
+}
+
+struct Running {
+    server: Server,
+    nodes: Arc<Nodes>,
+    controllers: Controllers,
+    proxy: Proxy,
+    policy: Arc<Policy>,
+    dns: Arc<Dns>,
+    tasks: JoinSet<()>,
+}
+
+/// A running cluster. [`Cluster::stop`] ends it and waits; dropping it ends it without waiting.
+pub struct Cluster {
+    api: ApiServer,
+    admin: kube::Client,
+    informers: Informers,
+    activity: Activity,
+    network: Network,
+    gateway: Gateway,
+    functions: Functions,
+    pki: Pki,
+    api_address: Option<SocketAddr>,
+    addresses: Addresses,
+    embedded: Option<EmbeddedStore>,
+    unix_socket: Option<PathBuf>,
+    running: Option<Running>,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("api", &self.api_address).finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// A cluster with the defaults: two nodes, in memory, reachable from this process only.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// A client with all rights, in process.
+    pub fn client(&self) -> kube::Client {
+        self.admin.clone()
+    }
+
+    /// A client who is this user in these groups: to see what RBAC allows them.
+    pub fn client_as(&self, user: &str, groups: &[&str]) -> kube::Client {
+        client(&self.api, UserInfo::new(user, groups))
+    }
+
+    /// The API as an HTTP service with all rights, for requests that no typed client sends.
+    pub fn router(&self) -> axum::Router {
+        self.api.router_as(UserInfo::admin())
+    }
+
+    /// Where the API listens on the machine, if it does.
+    pub fn api_address(&self) -> Option<SocketAddr> {
+        self.api_address
+    }
+
+    /// The owner's unix socket, if there is one.
+    pub fn unix_socket(&self) -> Option<&Path> {
+        self.unix_socket.as_deref()
+    }
+
+    /// A kubeconfig with all rights for clients outside this process.
+    pub fn kubeconfig(&self, name: &str) -> Option<String> {
+        Some(self.pki.kubeconfig(name, self.api_address?))
+    }
+
+    /// The bearer token of the owner.
+    pub fn admin_token(&self) -> &str {
+        &self.pki.admin_token
+    }
+
+    /// The network: captures, flows, further hosts.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// A host beside the nodes, outside the pods: dials pods, Services and node ports as a client from outside would.
+    pub fn outside(&self) -> Host {
+        self.gateway.host()
+    }
+
+    /// The address plan.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Makes a program the image `coracle.dev/function/<name>`, for pods that run it in this process.
+    pub fn functions(&self) -> &Functions {
+        &self.functions
+    }
+
+    pub(crate) fn nodes(&self) -> Option<&Arc<Nodes>> {
+        self.running.as_ref().map(|running| &running.nodes)
+    }
+
+    /// Waits until everything that has been written has had all its consequences: every informer has followed the store to its
+    /// newest revision and no component has work in hand. What waits for time to pass (a probe, a back-off) is not waited for.
+    pub async fn settled(&self) {
+        loop {
+            let revision = self.api.revision();
+            self.api.request_progress();
+            self.informers.applied(revision.0).await;
+            self.activity.idle().await;
+            // Let tasks that have just been woken take their work in hand.
+            tokio::task::yield_now().await;
+            if self.api.revision() == revision && self.activity.working() == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Asks the cluster's DNS for the API's own name, over the network, until it answers.
+    async fn wait_for_dns(&self) -> Result<()> {
+        self.settled().await;
+        Ok(())
+    }
+
+    /// Stops everything, in reverse order, and waits for it. The state on disk is complete.
+    pub async fn stop(mut self) {
+        if let Some(mut running) = self.running.take() {
+            running.tasks.shutdown().await;
+            self.api.stop();
+            running.server.stop().await;
+            running.nodes.stop().await;
+            running.controllers.stop().await;
+            drop((running.dns, running.policy, running.proxy));
+        }
+        self.informers.stop();
+        self.network.stop();
+        if let Some(store) = self.embedded.take() {
+            store.close().await;
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.informers.stop();
+        self.network.stop();
+    }
+}

@@ -1,0 +1,180 @@
+//! The nodes as the API server sees them, and the gate through which every pod passes before its first packet.
+
+use apiserver::pod_streams::{ContainerRef, Duplex, ExecStreams, LogOptions, PodStreams};
+use apiserver::status::Status;
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use k8s_openapi::api::core::v1::Pod;
+use kubelet::{Kubelet, LogRange, SandboxHooks, StreamError};
+use netstack::Host;
+use parking_lot::{Mutex, RwLock};
+use policy::Policy;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// All kubelets of the cluster.
+pub(crate) struct Nodes {
+    kubelets: RwLock<Vec<Arc<Kubelet>>>,
+    gateway: Host,
+}
+
+/// Makes a stream `Sync` that is used by one task at a time anyway.
+struct Exclusive<T>(Mutex<T>);
+
+impl<T: AsyncRead + Unpin> AsyncRead for Exclusive<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(self.0.get_mut()).poll_read(context, buffer)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Exclusive<T> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(self.0.get_mut()).poll_write(context, data)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(self.0.get_mut()).poll_flush(context)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(self.0.get_mut()).poll_shutdown(context)
+    }
+}
+
+fn exclusive<T>(stream: T) -> Exclusive<T> {
+    Exclusive(Mutex::new(stream))
+}
+
+impl Nodes {
+    pub(crate) fn new(kubelets: Vec<Kubelet>, gateway: Host) -> Self {
+        Nodes { kubelets: RwLock::new(kubelets.into_iter().map(Arc::new).collect()), gateway }
+    }
+
+    fn kubelet(&self, container: &ContainerRef) -> Result<Arc<Kubelet>, Status> {
+        let kubelets = self.kubelets.read();
+        let found = kubelets.iter().find(|kubelet| kubelet.node_name() == container.node).cloned();
+        found.ok_or_else(|| Status::not_found("", "nodes", &container.node))
+    }
+
+    /// Ends all pods.
+    pub(crate) async fn stop(&self) {
+        let kubelets = std::mem::take(&mut *self.kubelets.write());
+        for kubelet in kubelets {
+            kubelet.stop().await;
+        }
+    }
+}
+
+fn names(container: &ContainerRef) -> (&str, &str, &str) {
+    (&container.namespace, &container.pod, &container.container)
+}
+
+fn status(error: StreamError) -> Status {
+    match &error {
+        StreamError::NoPod(_) | StreamError::NotRunning { .. } => Status::internal(error),
+        StreamError::NoContainer { .. } | StreamError::NoLog(_) => Status::bad_request(error.to_string()),
+        StreamError::Connect(text) => Status::internal(text),
+    }
+}
+
+#[async_trait]
+impl PodStreams for Nodes {
+    async fn exec(&self, container: &ContainerRef, command: Vec<String>, streams: ExecStreams) -> Result<i32, Status> {
+        let kubelet = self.kubelet(container)?;
+        let stdin: kubelet::program::Input = match streams.stdin {
+            Some(stdin) => Box::new(exclusive(stdin)),
+            None => Box::new(tokio::io::empty()),
+        };
+        let output = |stream: Option<Box<dyn AsyncWrite + Send + Unpin>>| -> kubelet::program::Output {
+            match stream {
+                Some(stream) => Box::new(exclusive(stream)),
+                None => Box::new(tokio::io::sink()),
+            }
+        };
+        let tty = streams.tty;
+        let (stdout, stderr) = if tty {
+            // A terminal is one device: both outputs go to it in the order of their writes.
+            shared_terminal(output(streams.stdout))
+        } else {
+            (output(streams.stdout), output(streams.stderr))
+        };
+        kubelet.exec(names(container), command, stdin, stdout, stderr, tty).await.map_err(status)
+    }
+
+    async fn attach(&self, container: &ContainerRef, streams: ExecStreams) -> Result<i32, Status> {
+        let kubelet = self.kubelet(container)?;
+        let stdin = streams.stdin.map(|stdin| Box::new(exclusive(stdin)) as kubelet::program::Input);
+        let stdout: kubelet::program::Output = match streams.stdout {
+            Some(stdout) => Box::new(exclusive(stdout)),
+            None => Box::new(tokio::io::sink()),
+        };
+        kubelet.attach(names(container), stdin, stdout).await.map_err(status)
+    }
+
+    async fn logs(&self, container: &ContainerRef, options: LogOptions) -> Result<BoxStream<'static, Bytes>, Status> {
+        let kubelet = self.kubelet(container)?;
+        let range = LogRange {
+            follow: options.follow,
+            previous: options.previous,
+            timestamps: options.timestamps,
+            tail_lines: options.tail_lines,
+            since: options.since,
+            limit_bytes: options.limit_bytes,
+        };
+        kubelet.logs(names(container), range).map_err(status)
+    }
+
+    async fn port_forward(&self, container: &ContainerRef, port: u16) -> Result<Box<dyn Duplex>, Status> {
+        let kubelet = self.kubelet(container)?;
+        let stream = kubelet.port_forward(&container.namespace, &container.pod, port).await.map_err(status)?;
+        Ok(Box::new(stream))
+    }
+
+    async fn dial(&self, address: SocketAddr) -> Result<Box<dyn Duplex>, Status> {
+        let stream = self.gateway.tcp_connect(address).await;
+        let stream = stream.map_err(|error| {
+            Status::failure(503, "ServiceUnavailable", format!("error trying to reach {address}: {error}"))
+        })?;
+        Ok(Box::new(stream))
+    }
+}
+
+struct Shared(Arc<Mutex<kubelet::program::Output>>);
+
+impl AsyncWrite for Shared {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut *self.0.lock()).poll_write(context, data)
+    }
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut *self.0.lock()).poll_flush(context)
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        // The other half may still write; the terminal closes when both are dropped.
+        Pin::new(&mut *self.0.lock()).poll_flush(context)
+    }
+}
+
+fn shared_terminal(output: kubelet::program::Output) -> (kubelet::program::Output, kubelet::program::Output) {
+    let shared = Arc::new(Mutex::new(output));
+    (Box::new(Shared(shared.clone())), Box::new(Shared(shared)))
+}
+
+/// Puts every pod under its policies before its first program runs.
+pub(crate) struct PolicyGate(pub(crate) Arc<Policy>);
+
+#[async_trait]
+impl SandboxHooks for PolicyGate {
+    async fn before_start(&self, pod: &Pod, addresses: &[IpAddr]) {
+        self.0.attach(pod, addresses).await;
+    }
+
+    fn removed(&self, addresses: &[IpAddr]) {
+        self.0.detach(addresses);
+    }
+}
