@@ -48,10 +48,10 @@ use extension::{Connector, ExtensionKey, VirtualResource};
 use parking_lot::{Mutex, RwLock};
 use pod_streams::PodStreams;
 use registry::{Registry, ResourceKind};
+use schema::Schemas;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use schema::Schemas;
 use store::{Revision, Store};
 use tokio::sync::watch;
 

@@ -203,6 +203,7 @@ impl TableSync {
     async fn run(mut self, mut streams: Streams, pods: Informer<Pod>) {
         loop {
             tokio::select! {
+                biased; // all that is ready is taken in before the swap anyway
                 Some(change) = streams.policies.next() => self.policy(change),
                 Some(change) = streams.namespaces.next() => self.namespace(change),
                 Some(change) = streams.pods.next() => self.pod(change),

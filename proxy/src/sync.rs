@@ -197,6 +197,7 @@ impl TableSync {
             self.apply(std::mem::take(&mut dirty));
             self.ready.send_replace(true);
             tokio::select! {
+                biased; // all that is ready is taken in before the swap anyway
                 Some(change) = service_changes.next() => self.known.service(change, &mut dirty),
                 Some(change) = slice_changes.next() => self.known.slice(change, &mut dirty),
                 Some(change) = node_changes.next() => self.known.node(change, &mut dirty),

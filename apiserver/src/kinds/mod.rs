@@ -13,10 +13,14 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 mod allocation;
+mod config;
+mod endpoints;
 mod field;
 mod json;
 pub(crate) mod metadata;
 mod names;
+mod network_policy;
+mod node;
 pub(crate) mod pod;
 mod quantity;
 mod rows;
@@ -24,6 +28,8 @@ mod selector;
 mod service;
 pub(crate) mod strategy;
 pub mod table;
+mod volumes;
+mod workload;
 
 pub use names::{Cidr, NotACidr};
 
@@ -52,4 +58,46 @@ impl Default for Networking {
 pub fn registry(networking: Networking) -> Registry {
     let allocator = Arc::new(allocation::Allocator::new(networking));
     Registry::new(rows::rows(&allocator))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::ResourceKind;
+    use serde_json::Value;
+    use std::sync::LazyLock;
+
+    static REGISTRY: LazyLock<Registry> = LazyLock::new(|| registry(Networking::default()));
+
+    fn row(group: &str, kind: &str) -> &'static Arc<ResourceKind> {
+        let mut rows = REGISTRY.iter().filter(|row| row.group == group && row.kind == kind);
+        rows.next().unwrap_or_else(|| panic!("no row for {group}/{kind}"))
+    }
+
+    /// The errors of a write, after defaulting, as `field: message`.
+    pub(super) fn said(group: &str, kind: &str, mut new: Value, old: Option<Value>) -> Vec<String> {
+        let kind = row(group, kind);
+        (kind.default)(kind, &mut new);
+        let old = old.map(|mut old| {
+            (kind.default)(kind, &mut old);
+            old
+        });
+        let errors = kind.errors(&new, old.as_ref(), "");
+        errors.into_iter().map(|error| format!("{}: {}", error.field, error.message)).collect()
+    }
+
+    /// The cells of an object, at 03:05 of the first of January 2026.
+    pub(super) fn row_of(group: &str, kind: &str, object: &Value) -> String {
+        let kind = row(group, kind);
+        let cells = (kind.row)(kind, object, "2026-01-01T03:05:00Z".parse().expect("a timestamp"));
+        assert_eq!(cells.len(), kind.columns.len(), "one cell per column");
+        let cells: Vec<String> = cells
+            .iter()
+            .map(|cell| match cell {
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            })
+            .collect();
+        cells.join(" | ")
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::allocation::Allocator;
 use super::table::{name_and_age, name_and_creation};
-use super::{pod, service};
+use super::{config, endpoints, network_policy, node, pod, service, volumes, workload};
 use crate::registry::{Column, NameRule, ResourceKind};
 use std::sync::Arc;
 
@@ -11,6 +11,26 @@ const EDIT: [&str; 3] = ["get", "patch", "update"];
 
 fn text(name: &'static str) -> Column {
     Column::new(name, "string")
+}
+
+fn integer(name: &'static str) -> Column {
+    Column::new(name, "integer")
+}
+
+fn boolean(name: &'static str) -> Column {
+    Column::new(name, "boolean")
+}
+
+fn replica_columns() -> [Column; 7] {
+    [
+        integer("Desired"),
+        integer("Current"),
+        integer("Ready"),
+        text("Age"),
+        wide("Containers"),
+        wide("Images"),
+        wide("Selector"),
+    ]
 }
 
 fn wide(name: &'static str) -> Column {
@@ -44,8 +64,15 @@ fn core_rows(allocator: &Arc<Allocator>) -> Vec<ResourceKind> {
             .cluster_scoped()
             .with_short_names(&["cs"])
             .with_verbs(&["get", "list"]),
-        core("ConfigMap", "configmaps").with_short_names(&["cm"]),
-        core("Endpoints", "endpoints").with_short_names(&["ep"]),
+        core("ConfigMap", "configmaps")
+            .with_short_names(&["cm"])
+            .with_table([text("Data"), text("Age")], config::config_map_row)
+            .with_validation(config::config_map),
+        core("Endpoints", "endpoints")
+            .with_short_names(&["ep"])
+            .with_table([text("Endpoints"), text("Age")], endpoints::endpoints_row)
+            .with_defaults(endpoints::default_endpoints)
+            .with_validation(endpoints::endpoints),
         core("Event", "events").with_short_names(&["ev"]).with_selectable_fields(&[
             "involvedObject.kind",
             "involvedObject.namespace",
@@ -67,15 +94,73 @@ fn core_rows(allocator: &Arc<Allocator>) -> Vec<ResourceKind> {
             .with_name_rule(NameRule::Label)
             .with_subresource("finalize", "Namespace", &["update"])
             .with_status()
-            .with_selectable_fields(&["status.phase"]),
+            .with_selectable_fields(&["status.phase"])
+            .with_table([text("Status"), text("Age")], node::namespace_row)
+            .with_defaults(node::default_namespace)
+            .with_prepare(node::prepare_namespace),
         core("Node", "nodes")
             .cluster_scoped()
             .with_short_names(&["no"])
             .with_subresource("proxy", "NodeProxyOptions", &PROXY)
             .with_status()
-            .with_selectable_fields(&["spec.unschedulable"]),
-        core("PersistentVolumeClaim", "persistentvolumeclaims").with_short_names(&["pvc"]).with_status(),
-        core("PersistentVolume", "persistentvolumes").cluster_scoped().with_short_names(&["pv"]).with_status(),
+            .with_selectable_fields(&["spec.unschedulable"])
+            .with_table(
+                [
+                    text("Status"),
+                    text("Roles"),
+                    text("Age"),
+                    text("Version"),
+                    wide("Internal-IP"),
+                    wide("External-IP"),
+                    wide("OS-Image"),
+                    wide("Kernel-Version"),
+                    wide("Container-Runtime"),
+                ],
+                node::row,
+            )
+            .with_defaults(node::default)
+            .with_validation(node::errors)
+            .with_prepare(node::prepare),
+        core("PersistentVolumeClaim", "persistentvolumeclaims")
+            .with_short_names(&["pvc"])
+            .with_status()
+            .with_table(
+                [
+                    text("Status"),
+                    text("Volume"),
+                    text("Capacity"),
+                    text("Access Modes"),
+                    text("StorageClass"),
+                    text("VolumeAttributesClass"),
+                    text("Age"),
+                    wide("VolumeMode"),
+                ],
+                volumes::claim_row,
+            )
+            .with_defaults(volumes::default_claim)
+            .with_validation(volumes::claim)
+            .with_update_validation(volumes::claim_update),
+        core("PersistentVolume", "persistentvolumes")
+            .cluster_scoped()
+            .with_short_names(&["pv"])
+            .with_status()
+            .with_table(
+                [
+                    text("Capacity"),
+                    text("Access Modes"),
+                    text("Reclaim Policy"),
+                    text("Status"),
+                    text("Claim"),
+                    text("StorageClass"),
+                    text("VolumeAttributesClass"),
+                    text("Reason"),
+                    text("Age"),
+                    wide("VolumeMode"),
+                ],
+                volumes::volume_row,
+            )
+            .with_defaults(volumes::default_volume)
+            .with_validation(volumes::volume),
         pod(),
         core("PodTemplate", "podtemplates")
             .with_generation()
@@ -87,9 +172,16 @@ fn core_rows(allocator: &Arc<Allocator>) -> Vec<ResourceKind> {
             .with_generation()
             .with_selectable_fields(&["status.replicas"])
             .with_scale("/spec/selector")
-            .with_status(),
+            .with_status()
+            .with_table(replica_columns(), workload::replicas_row)
+            .with_defaults(workload::default_replication_controller)
+            .with_validation(workload::replication_controller),
         core("ResourceQuota", "resourcequotas").with_short_names(&["quota"]).with_status(),
-        core("Secret", "secrets").with_selectable_fields(&["type"]),
+        core("Secret", "secrets")
+            .with_selectable_fields(&["type"])
+            .with_table([text("Type"), text("Data"), text("Age")], config::secret_row)
+            .with_defaults(config::default_secret)
+            .with_validation(config::secret),
         core("ServiceAccount", "serviceaccounts")
             .with_short_names(&["sa"])
             .with_foreign_subresource("token", ("authentication.k8s.io", "v1", "TokenRequest"), &["create"])
@@ -177,13 +269,52 @@ fn group_rows() -> Vec<ResourceKind> {
             .with_categories(&["api-extensions"])
             .with_status(),
         v1(apps, "ControllerRevision", "controllerrevisions"),
-        workload("DaemonSet", "daemonsets", &["ds"]).with_status(),
-        workload("Deployment", "deployments", &["deploy"]).with_scale("/spec/selector").with_status(),
+        workload("DaemonSet", "daemonsets", &["ds"])
+            .with_status()
+            .with_table(
+                ["Desired", "Current", "Ready", "Up-to-date", "Available"].map(integer).into_iter().chain([
+                    text("Node Selector"),
+                    text("Age"),
+                    wide("Containers"),
+                    wide("Images"),
+                    wide("Selector"),
+                ]),
+                workload::daemon_set_row,
+            )
+            .with_defaults(workload::default_daemon_set)
+            .with_validation(workload::daemon_set),
+        workload("Deployment", "deployments", &["deploy"])
+            .with_scale("/spec/selector")
+            .with_status()
+            .with_table(
+                [
+                    text("Ready"),
+                    text("Up-to-date"),
+                    text("Available"),
+                    text("Age"),
+                    wide("Containers"),
+                    wide("Images"),
+                    wide("Selector"),
+                ],
+                workload::deployment_row,
+            )
+            .with_defaults(workload::default_deployment)
+            .with_validation(workload::deployment)
+            .with_prepare(workload::prepare),
         workload("ReplicaSet", "replicasets", &["rs"])
             .with_selectable_fields(&["status.replicas"])
             .with_scale("/spec/selector")
-            .with_status(),
-        workload("StatefulSet", "statefulsets", &["sts"]).with_scale("/spec/selector").with_status(),
+            .with_status()
+            .with_table(replica_columns(), workload::replicas_row)
+            .with_defaults(workload::default_replica_set)
+            .with_validation(workload::replica_set),
+        workload("StatefulSet", "statefulsets", &["sts"])
+            .with_scale("/spec/selector")
+            .with_status()
+            .with_table([text("Ready"), text("Age"), wide("Containers"), wide("Images")], workload::stateful_set_row)
+            .with_defaults(workload::default_stateful_set)
+            .with_validation(workload::stateful_set)
+            .with_update_validation(workload::stateful_set_update),
         v1("events.k8s.io", "Event", "events").with_short_names(&["ev"]),
         virtual_kind("authentication.k8s.io", "SelfSubjectReview", "selfsubjectreviews").cluster_scoped(),
         virtual_kind("authentication.k8s.io", "TokenReview", "tokenreviews").cluster_scoped(),
@@ -221,7 +352,12 @@ fn group_rows() -> Vec<ResourceKind> {
             .cluster_scoped()
             .with_short_names(&["ip"])
             .with_name_rule(NameRule::IpAddress),
-        v1(networking, "NetworkPolicy", "networkpolicies").with_short_names(&["netpol"]).with_generation(),
+        v1(networking, "NetworkPolicy", "networkpolicies")
+            .with_short_names(&["netpol"])
+            .with_generation()
+            .with_table([text("Pod-Selector"), text("Age")], network_policy::row)
+            .with_defaults(network_policy::default)
+            .with_validation(network_policy::errors),
         v1(networking, "ServiceCIDR", "servicecidrs").cluster_scoped().with_status(),
         v1("policy", "PodDisruptionBudget", "poddisruptionbudgets")
             .with_short_names(&["pdb"])
@@ -231,12 +367,54 @@ fn group_rows() -> Vec<ResourceKind> {
         rbac_row("ClusterRole", "clusterroles").cluster_scoped(),
         rbac_row("RoleBinding", "rolebindings"),
         rbac_row("Role", "roles"),
-        v1(storage, "CSIDriver", "csidrivers").cluster_scoped(),
-        v1(storage, "CSINode", "csinodes").cluster_scoped(),
+        v1(storage, "CSIDriver", "csidrivers")
+            .cluster_scoped()
+            .with_table(
+                [
+                    boolean("AttachRequired"),
+                    boolean("PodInfoOnMount"),
+                    boolean("StorageCapacity"),
+                    text("TokenRequests"),
+                    text("RequiresRepublish"),
+                    text("Modes"),
+                    text("Age"),
+                ],
+                volumes::driver_row,
+            )
+            .with_defaults(volumes::default_driver),
+        v1(storage, "CSINode", "csinodes")
+            .cluster_scoped()
+            .with_table([integer("Drivers"), text("Age")], volumes::csi_node_row),
         v1(storage, "CSIStorageCapacity", "csistoragecapacities"),
-        v1(storage, "StorageClass", "storageclasses").cluster_scoped().with_short_names(&["sc"]),
-        v1(storage, "VolumeAttachment", "volumeattachments").cluster_scoped().with_status(),
-        v1(storage, "VolumeAttributesClass", "volumeattributesclasses").cluster_scoped().with_short_names(&["vac"]),
+        v1(storage, "StorageClass", "storageclasses")
+            .cluster_scoped()
+            .with_short_names(&["sc"])
+            .with_table(
+                [
+                    text("Provisioner"),
+                    text("ReclaimPolicy"),
+                    text("VolumeBindingMode"),
+                    text("AllowVolumeExpansion"),
+                    text("Age"),
+                ],
+                volumes::class_row,
+            )
+            .with_defaults(volumes::default_class)
+            .with_validation(volumes::class),
+        v1(storage, "VolumeAttachment", "volumeattachments").cluster_scoped().with_status().with_table(
+            [
+                Column { format: "name".into(), ..text("Attacher") },
+                text("PV"),
+                text("Node"),
+                boolean("Attached"),
+                text("Age"),
+            ],
+            volumes::attachment_row,
+        ),
+        v1(storage, "VolumeAttributesClass", "volumeattributesclasses")
+            .cluster_scoped()
+            .with_short_names(&["vac"])
+            .with_table([text("DriverName"), text("Age")], volumes::attributes_class_row),
         extension("MutatingAdmissionPolicy", "mutatingadmissionpolicies"),
         extension("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings"),
         extension("MutatingWebhookConfiguration", "mutatingwebhookconfigurations"),
@@ -253,10 +431,18 @@ fn group_rows() -> Vec<ResourceKind> {
         v1("scheduling.k8s.io", "PriorityClass", "priorityclasses")
             .cluster_scoped()
             .with_short_names(&["pc"])
-            .with_generation(),
+            .with_generation()
+            .with_table(
+                [integer("Value"), boolean("Global-Default"), text("Age"), text("PreemptionPolicy")],
+                volumes::priority_class_row,
+            ),
         v1("coordination.k8s.io", "Lease", "leases"),
         v1("node.k8s.io", "RuntimeClass", "runtimeclasses").cluster_scoped(),
-        v1("discovery.k8s.io", "EndpointSlice", "endpointslices").with_generation(),
+        v1("discovery.k8s.io", "EndpointSlice", "endpointslices")
+            .with_generation()
+            .with_table([text("AddressType"), text("Ports"), text("Endpoints"), text("Age")], endpoints::slice_row)
+            .with_defaults(endpoints::default_slice)
+            .with_validation(endpoints::slice),
         v1(resource, "DeviceClass", "deviceclasses").cluster_scoped().with_generation(),
         v1(resource, "ResourceClaim", "resourceclaims").with_status(),
         v1(resource, "ResourceClaimTemplate", "resourceclaimtemplates"),

@@ -86,9 +86,9 @@ pub(crate) fn label_text(value: &Value, pointer: &str) -> String {
     labels.join(",")
 }
 
-/// A `LabelSelector` as kubectl writes it: `<none>` for one that selects everything, `""` for a missing one.
+/// A `LabelSelector` as kubectl writes it; `<none>` for one without conditions.
 pub(crate) fn selector_text(value: &Value, pointer: &str) -> String {
-    let Some(selector) = super::json::present(value, pointer) else { return String::new() };
+    let selector = super::json::present(value, pointer).unwrap_or(&Value::Null);
     let mut parts: Vec<(String, String)> = object(selector, "/matchLabels")
         .into_iter()
         .flatten()
@@ -122,6 +122,16 @@ pub(crate) fn containers_and_images(value: &Value, pod_spec: &str) -> [Value; 2]
         let texts: Vec<&str> = containers.iter().map(|container| text(container, field)).collect();
         texts.join(",").into()
     })
+}
+
+/// The first three of many, and how many more there are; `otherwise` if there are none.
+pub(crate) fn three_of_many(texts: &[String], otherwise: &str) -> Value {
+    const SHOWN: usize = 3;
+    match texts.len() {
+        0 => otherwise.into(),
+        1..=SHOWN => texts.join(",").into(),
+        count => format!("{} + {} more...", texts[..SHOWN].join(","), count - SHOWN).into(),
+    }
 }
 
 /// A number, 0 if it is missing.
@@ -166,6 +176,6 @@ mod tests {
             {"key": "a", "operator": "In", "values": ["y", "x"]}, {"key": "c", "operator": "DoesNotExist"}]}});
         assert_eq!(selector_text(&selector, "/s"), "a in (x,y),b=1,!c");
         assert_eq!(selector_text(&json!({"s": {}}), "/s"), "<none>");
-        assert_eq!(selector_text(&json!({}), "/s"), "");
+        assert_eq!(selector_text(&json!({}), "/s"), "<none>");
     }
 }
