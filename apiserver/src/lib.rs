@@ -28,6 +28,7 @@ mod handler;
 mod list_options;
 mod middleware;
 mod negotiate;
+mod openapi_routes;
 mod routes;
 mod selector;
 mod storage;
@@ -103,7 +104,7 @@ pub struct ApiServer {
 struct Inner {
     store: Arc<dyn Store>,
     registry: ArcSwap<Registry>,
-    schemas: Schemas,
+    schemas: Arc<Schemas>,
     config: Config,
     clock: Clock,
     identifiers: Identifiers,
@@ -121,7 +122,7 @@ impl ApiServer {
         let inner = Inner {
             store,
             registry: ArcSwap::from_pointee(registry),
-            schemas: Schemas::new(),
+            schemas: Arc::new(Schemas::new()),
             clock: Clock::starting_at(config.start),
             identifiers: Identifiers::new(config.seed),
             pod_streams: RwLock::default(),
@@ -174,7 +175,7 @@ impl ApiServer {
     }
 
     /// The types of all kinds; a CustomResourceDefinition registers its own.
-    pub fn schemas(&self) -> &Schemas {
+    pub fn schemas(&self) -> &Arc<Schemas> {
         &self.inner.schemas
     }
 
