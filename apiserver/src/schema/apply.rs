@@ -263,7 +263,8 @@ fn printed(entry: &Value) -> String {
 /// What client-side apply set last, which `kubectl apply --server-side` may take over.
 fn last_applied(object: &ObjectRef, live: &Value) -> FieldSet {
     let annotation = live.pointer("/metadata/annotations").and_then(|annotations| annotations.get(LAST_APPLIED));
-    let parsed = annotation.and_then(Value::as_str).and_then(|text| serde_json::from_str::<Map<String, Value>>(text).ok());
+    let parsed =
+        annotation.and_then(Value::as_str).and_then(|text| serde_json::from_str::<Map<String, Value>>(text).ok());
     parsed.map(|config| fields_of(object, &config)).unwrap_or_default()
 }
 
@@ -584,7 +585,9 @@ mod tests {
         assert_eq!((status.code, status.reason), (409, "Conflict"));
         assert_eq!(
             status.details,
-            Some(json!({"causes": [{"reason": "FieldManagerConflict", "message": "conflict with \"m1\"", "field": ".spec.replicas"}]}))
+            Some(
+                json!({"causes": [{"reason": "FieldManagerConflict", "message": "conflict with \"m1\"", "field": ".spec.replicas"}]})
+            )
         );
         let same = config(json!({}), json!({"replicas": 0}));
         let shared = apply(&deployment(), Some(&live), &same, &by("m2"), false, at(1)).expect("no change, no conflict");
@@ -635,7 +638,8 @@ mod tests {
         );
         let mut spec = with(pod_spec(json!({"name": "c", "image": "i:1"})), "replicas", json!(1));
         spec["template"]["spec"]["nodeSelector"] = json!({"c": "d"});
-        let error = apply(&deployment(), Some(&changed), &config(json!({}), spec), &by("m1"), false, at(2)).expect_err("u1 owns");
+        let error = apply(&deployment(), Some(&changed), &config(json!({}), spec), &by("m1"), false, at(2))
+            .expect_err("u1 owns");
         assert_eq!(
             error.to_string(),
             "Apply failed with 2 conflicts: conflicts with \"u1\" using apps/v1:\n- .spec.replicas\n- .spec.template.spec.nodeSelector"
@@ -646,7 +650,8 @@ mod tests {
     fn an_object_from_before_the_first_apply_belongs_to_a_manager_of_that_name() {
         let live = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "labels": {"a": "1"}},
                           "spec": {"replicas": 1}});
-        let error = apply(&deployment(), Some(&live), &config(json!({}), json!({"replicas": 2})), &by("m"), false, at(0));
+        let error =
+            apply(&deployment(), Some(&live), &config(json!({}), json!({"replicas": 2})), &by("m"), false, at(0));
         assert_eq!(
             error.expect_err("somebody owns it").to_string(),
             "Apply failed with 1 conflict: conflict with \"before-first-apply\" using apps/v1: .spec.replicas"
@@ -669,13 +674,18 @@ mod tests {
     #[test]
     fn a_configuration_that_is_not_one_is_refused_as_upstream_does() {
         let refused = |config: Value, manager: &str| {
-            let status = Status::from(apply(&deployment(), None, &config, &by(manager), false, at(0)).expect_err("refused"));
+            let status =
+                Status::from(apply(&deployment(), None, &config, &by(manager), false, at(0)).expect_err("refused"));
             (status.code, status.message)
         };
         let good = config(json!({}), json!({}));
         assert_eq!(
             refused(good.clone(), ""),
-            (422, "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch".to_owned())
+            (
+                422,
+                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch"
+                    .to_owned()
+            )
         );
         let mut managed = good.clone();
         managed["metadata"]["managedFields"] = json!([{"manager": "x"}]);
@@ -687,7 +697,10 @@ mod tests {
         for (spec, problem) in [
             (json!({"bogus": 1}), ".spec.bogus: field not declared in schema"),
             (json!({"replicas": "x"}), ".spec.replicas: expected numeric (int or float), got string"),
-            (json!({"bogus": 1, "paused": 1}), "errors:\n  .spec.bogus: field not declared in schema\n  .spec.paused: expected boolean, got int64"),
+            (
+                json!({"bogus": 1, "paused": 1}),
+                "errors:\n  .spec.bogus: field not declared in schema\n  .spec.paused: expected boolean, got int64",
+            ),
             (
                 pod_spec(json!({"image": "i"})),
                 ".spec.template.spec.containers: element 0: associative list with keys has an element that omits key field \"name\" \
@@ -706,7 +719,8 @@ mod tests {
     fn set_lists_are_united_and_elements_go_with_their_applier() {
         let finalizers = |list: Value| config(json!({"finalizers": list}), json!({}));
         let one = apply(&deployment(), None, &finalizers(json!(["a/1"])), &by("m1"), false, at(0)).expect("new");
-        let two = apply(&deployment(), Some(&one), &finalizers(json!(["a/2"])), &by("m2"), false, at(1)).expect("another");
+        let two =
+            apply(&deployment(), Some(&one), &finalizers(json!(["a/2"])), &by("m2"), false, at(1)).expect("another");
         assert_eq!(two["metadata"]["finalizers"], json!(["a/1", "a/2"]));
         let gone = apply(&deployment(), Some(&two), &finalizers(json!([])), &by("m1"), false, at(2)).expect("less");
         assert_eq!(gone["metadata"]["finalizers"], json!(["a/2"]));
@@ -743,7 +757,8 @@ mod tests {
                     container["image"] = image.into();
                 }
                 if !env.is_empty() {
-                    container["env"] = env.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+                    container["env"] =
+                        env.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
                 }
                 if !ports.is_empty() {
                     container["ports"] = ports.into_iter().map(|port| json!({"containerPort": port})).collect();

@@ -201,16 +201,8 @@ impl List {
 
 /// Fields of an object that nobody owns.
 const UNOWNED: [&str; 2] = ["apiVersion", "kind"];
-const UNOWNED_METADATA: [&str; 8] = [
-    "creationTimestamp",
-    "generation",
-    "managedFields",
-    "name",
-    "namespace",
-    "resourceVersion",
-    "selfLink",
-    "uid",
-];
+const UNOWNED_METADATA: [&str; 8] =
+    ["creationTimestamp", "generation", "managedFields", "name", "namespace", "resourceVersion", "selfLink", "uid"];
 
 /// The fields that a configuration sets, and its applier therefore owns.
 pub fn fields_of(object: &Object, config: &Map<String, Value>) -> FieldSet {
@@ -506,16 +498,19 @@ mod tests {
         );
         assert_eq!(
             difference.removed.paths(),
-            [".spec.paused", ".spec.template.spec.containers[name=\"b\"]", ".spec.template.spec.containers[name=\"b\"].name"]
+            [
+                ".spec.paused",
+                ".spec.template.spec.containers[name=\"b\"]",
+                ".spec.template.spec.containers[name=\"b\"].name"
+            ]
         );
     }
 
     fn sets() -> impl Strategy<Value = FieldSet> {
         let leaf = any::<bool>().prop_map(|member| FieldSet { member, children: BTreeMap::new() });
         leaf.prop_recursive(3, 20, 3, |inner| {
-            (any::<bool>(), proptest::collection::btree_map("f:[a-c]", inner, 0..3)).prop_map(|(member, children)| FieldSet {
-                member,
-                children: children.into_iter().filter(|(_, below)| !below.is_empty()).collect(),
+            (any::<bool>(), proptest::collection::btree_map("f:[a-c]", inner, 0..3)).prop_map(|(member, children)| {
+                FieldSet { member, children: children.into_iter().filter(|(_, below)| !below.is_empty()).collect() }
             })
         })
         .prop_map(|mut set| {

@@ -127,7 +127,11 @@ pub(crate) fn updated(
         if touched {
             let mut set = FieldSet::from_json(fields);
             set.subtract(&difference.removed);
-            if is_own { set.extend(&difference.changed) } else { set.subtract(&difference.changed) }
+            if is_own {
+                set.extend(&difference.changed)
+            } else {
+                set.subtract(&difference.changed)
+            }
             if set.is_empty() {
                 return false;
             }
@@ -263,10 +267,7 @@ mod tests {
         let mut changed = first.clone();
         changed["data"] = json!({"a": "2", "b": "1", "c": "1"});
         let second = write(Some(&first), changed, "two", 1);
-        assert_eq!(
-            owners(&second),
-            [("one", strings([".data", ".data.b"])), ("two", strings([".data.a", ".data.c"]))]
-        );
+        assert_eq!(owners(&second), [("one", strings([".data", ".data.b"])), ("two", strings([".data.a", ".data.c"]))]);
         let mut removed = second.clone();
         removed["data"] = json!({"a": "2"});
         let third = write(Some(&second), removed, "three", 2);
@@ -294,7 +295,8 @@ mod tests {
         let first = write(None, json!({"metadata": {}, "data": {"a": "1"}}), "one", 0);
         let second = write(Some(&first), json!({"metadata": {}, "data": {"a": "1", "b": "1"}}), "two", 1);
         assert_eq!(owners(&second), [("one", strings([".data", ".data.a"])), ("two", strings([".data.b"]))]);
-        let forgotten = write(Some(&second), json!({"metadata": {"managedFields": [{}]}, "data": {"a": "9"}}), "two", 2);
+        let forgotten =
+            write(Some(&second), json!({"metadata": {"managedFields": [{}]}, "data": {"a": "9"}}), "two", 2);
         assert!(managed(&forgotten).is_empty());
         assert!(managed(&write(Some(&forgotten), json!({"metadata": {}, "data": {}}), "two", 3)).is_empty());
     }
