@@ -4,7 +4,7 @@
 //! made when it is first asked for. `kubectl apply`, `create`, `explain` and `diff` read v3: the PATCH operations for their
 //! content types and the `fieldValidation` parameter, the schemas for their merge extensions.
 //!
-//! Follows OpenAPI 3.0 and KEP-2896. Descriptions are left out unless the caller has some.
+//! Follows OpenAPI 3.0 and KEP-2896. Descriptions are left out unless the caller has some, or the cargo feature `descriptions` is on.
 
 use super::table;
 use super::types::{Field, ListKind, Object, ObjectRef, SchemaOr, Schemas, Type};
@@ -56,8 +56,10 @@ impl std::fmt::Debug for Documents {
 }
 
 impl Documents {
-    /// The documents of these kinds; `version` is the server's, such as `v1.36.0`.
+    /// The documents of these kinds; `version` is the server's, such as `v1.36.0`. Without `describe`, the built-in
+    /// descriptions are taken if the feature `descriptions` is on.
     pub fn new(registry: &Registry, schemas: Arc<Schemas>, version: &str, describe: Option<Arc<Describe>>) -> Self {
+        let describe = describe.or_else(built_in_descriptions);
         let mut by_path: BTreeMap<String, Vec<Arc<ResourceKind>>> = BTreeMap::new();
         for kind in registry.iter() {
             by_path.entry(group_path(&kind.group, &kind.version)).or_default().push(kind.clone());
@@ -120,6 +122,16 @@ impl Documents {
             Document { hash: hex(&Sha512_256::digest(&body)), body }
         })
     }
+}
+
+#[cfg(feature = "descriptions")]
+fn built_in_descriptions() -> Option<Arc<Describe>> {
+    Some(super::descriptions::describe())
+}
+
+#[cfg(not(feature = "descriptions"))]
+fn built_in_descriptions() -> Option<Arc<Describe>> {
+    None
 }
 
 fn group_path(group: &str, version: &str) -> String {
