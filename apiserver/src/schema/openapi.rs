@@ -12,7 +12,7 @@ use crate::registry::{Registry, ResourceKind};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha512_256};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
 /// A document as it is served.
@@ -182,7 +182,7 @@ fn fingerprint(object: &Object) -> String {
 struct Writer<'a> {
     dialect: Dialect,
     documents: &'a Documents,
-    objects: BTreeMap<String, ObjectRef>,
+    seen: BTreeSet<String>,
     waiting: Vec<ObjectRef>,
     kinds: HashMap<String, Vec<Value>>,
 }
@@ -243,7 +243,7 @@ impl<'a> Operation<'a> {
 
 impl<'a> Writer<'a> {
     fn new(dialect: Dialect, documents: &'a Documents) -> Self {
-        Writer { dialect, documents, objects: BTreeMap::new(), waiting: Vec::new(), kinds: HashMap::new() }
+        Writer { dialect, documents, seen: BTreeSet::new(), waiting: Vec::new(), kinds: HashMap::new() }
     }
 
     fn paths(&mut self, kinds: &[Arc<ResourceKind>]) -> Map<String, Value> {
@@ -436,8 +436,7 @@ impl<'a> Writer<'a> {
         let name = full_name(&object.name);
         let place = if self.dialect == Dialect::V2 { "definitions" } else { "components/schemas" };
         let reference = json!({"$ref": format!("#/{place}/{name}")});
-        if !self.objects.contains_key(&name) {
-            self.objects.insert(name, object.clone());
+        if self.seen.insert(name) {
             self.waiting.push(object.clone());
         }
         reference
