@@ -24,6 +24,7 @@ pub mod tokens;
 mod clock;
 mod discovery;
 mod encode;
+mod extract;
 mod handler;
 mod list_options;
 mod middleware;

@@ -117,7 +117,7 @@ impl Watcher {
 
     async fn advance(&mut self, out: &mut Vec<u8>) -> Result<(), Status> {
         while let Some(kv) = self.initial.pop_front() {
-            self.object(out, "ADDED", &kv, None)?;
+            self.object(out, "ADDED", &kv)?;
             if out.len() >= PIECE {
                 return Ok(());
             }
@@ -187,27 +187,25 @@ impl Watcher {
                 (EventKind::Put, None) => "ADDED",
                 (EventKind::Put, Some(_)) => "MODIFIED",
             };
-            return self.object(out, what, &event.kv, None);
+            return self.object(out, what, &event.kv);
         }
-        let now = match event.kind {
-            EventKind::Put => Some(storage::decode(kind, &event.kv)?),
-            EventKind::Delete => None,
+        let matched = match &event.previous {
+            Some(before) => selector.matches_stored(kind, before)?,
+            None => false,
         };
-        let before = event.previous.as_ref().map(|kv| storage::decode(kind, kv)).transpose()?;
-        let matched = before.as_ref().is_some_and(|object| selector.matches(object));
-        let matches = now.as_ref().is_some_and(|object| selector.matches(object));
+        let matches = event.kind == EventKind::Put && selector.matches_stored(kind, &event.kv)?;
         match (matched, matches) {
             (false, false) => Ok(()),
-            (false, true) => self.object(out, "ADDED", &event.kv, now),
-            (true, true) => self.object(out, "MODIFIED", &event.kv, now),
+            (false, true) => self.object(out, "ADDED", &event.kv),
+            (true, true) => self.object(out, "MODIFIED", &event.kv),
             (true, false) => {
                 let last = event.previous.clone().unwrap_or_else(|| event.kv.clone());
-                self.object(out, "DELETED", &KeyValue { mod_revision: at, ..last }, None)
+                self.object(out, "DELETED", &KeyValue { mod_revision: at, ..last })
             }
         }
     }
 
-    fn object(&mut self, out: &mut Vec<u8>, what: &str, kv: &KeyValue, decoded: Option<Value>) -> Result<(), Status> {
+    fn object(&mut self, out: &mut Vec<u8>, what: &str, kv: &KeyValue) -> Result<(), Status> {
         let kind = &self.call.kind;
         if self.call.media.form == Form::Object {
             let mut object = Vec::new();
@@ -215,10 +213,7 @@ impl Watcher {
             line(out, what, |out| out.extend_from_slice(&object));
             return Ok(());
         }
-        let object = match decoded {
-            Some(object) => object,
-            None => storage::decode(kind, kv)?,
-        };
+        let object = storage::decode(kind, kv)?;
         let metadata = json!({"resourceVersion": kv.mod_revision.0.to_string()});
         let shown = self.shown(Some(&object), metadata);
         line(out, what, |out| encode::push_json(out, &shown));
