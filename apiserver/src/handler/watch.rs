@@ -9,7 +9,7 @@ use super::Call;
 use crate::list_options::ListOptions;
 use crate::negotiate::Form;
 use crate::status::Status;
-use crate::{encode, storage, table};
+use crate::{ApiServer, encode, storage, table};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::sync::atomic::Ordering;
 use store::{Batch, Compacted, Event, EventKind, KeyValue, Revision};
 use tokio::time::{Instant, sleep_until};
 
@@ -41,6 +42,23 @@ struct Watcher {
     /// The first table of a watch has headers.
     headers: bool,
     finished: bool,
+    _running: Running,
+}
+
+/// Counts as a running watch as long as it lives.
+struct Running(ApiServer);
+
+impl Running {
+    fn new(server: &ApiServer) -> Self {
+        server.inner.metrics.watches.fetch_add(1, Ordering::Relaxed);
+        Running(server.clone())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.inner.metrics.watches.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What wakes a watch.
@@ -88,6 +106,7 @@ impl Call {
             stopping: self.server.stopping(),
             headers: true,
             finished: false,
+            _running: Running::new(&self.server),
             options,
             call: self,
         };
