@@ -64,7 +64,7 @@ pub(super) fn plan(set: &StatefulSet, pods: &[Arc<Pod>], versions: &Versions, no
         match by_ordinal.get(&ordinal) {
             None => {
                 plan.create
-                    .push(Member { ordinal, is_updated: comes_updated(set, ordinal - start, ordinal, versions) });
+                    .push(Member { ordinal, is_updated: comes_updated(set, ordinal, start, &by_ordinal, versions) });
             }
             // A failed member is made anew under the same name.
             Some(pod) if is_terminal(pod) && !is_terminating(pod) => plan.delete.push((*pod).clone()),
@@ -121,21 +121,22 @@ fn partition(set: &StatefulSet) -> i32 {
 }
 
 /// Whether a missing member is made from the update: not if the update has not come down to it yet.
-fn comes_updated(set: &StatefulSet, index: i32, ordinal: i32, versions: &Versions) -> bool {
-    if versions.current == versions.update {
-        return true;
-    }
+fn comes_updated(
+    set: &StatefulSet,
+    ordinal: i32,
+    start: i32,
+    members: &BTreeMap<i32, &Arc<Pod>>,
+    versions: &Versions,
+) -> bool {
     let strategy = set.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref());
-    if strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("OnDelete") {
+    if versions.current == versions.update
+        || strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("OnDelete")
+    {
         return true;
     }
-    match strategy.and_then(|strategy| strategy.rolling_update.as_ref()?.partition) {
-        Some(partition) if partition > 0 => index >= partition,
-        _ => {
-            let current = set.status.as_ref().and_then(|status| status.current_replicas).unwrap_or(0);
-            let _ = ordinal;
-            index >= current
-        }
+    match partition(set) {
+        0 => members.range(ordinal..).all(|(_, higher)| revision(higher) == Some(&versions.update)),
+        partition => ordinal - start >= partition,
     }
 }
 
@@ -236,6 +237,15 @@ mod tests {
         assert_eq!(steps(&set, "db-0@old db-1@old db-2!", "old"), "");
         assert_eq!(steps(&set, "db-0@old db-1@old db-2", "old"), "-1");
         assert_eq!(steps(&set, "db-0@old db-1 db-2", "old"), "-0");
+    }
+
+    #[test]
+    fn a_pod_lost_during_an_update_comes_back_as_the_update_has_come() {
+        let set = set(3, &[]);
+        assert_eq!(steps(&set, "db-0@old db-1@old", "old"), "+2*");
+        assert_eq!(steps(&set, "db-0@old db-2@old", "old"), "+1");
+        assert_eq!(steps(&set, "db-0@old db-2", "old"), "+1*");
+        assert_eq!(steps(&set, "db-1 db-2", "old"), "+0*");
     }
 
     #[test]

@@ -37,7 +37,11 @@ impl Api {
         kube::Client::new(router, "default")
     }
 
-    pub(crate) fn dump(&self) { for l in self.0.lock().log.iter().take(80) { eprintln!("{l}"); } }
+    pub(crate) fn dump(&self) {
+        for l in self.0.lock().log.iter().take(80) {
+            eprintln!("{l}");
+        }
+    }
     pub(crate) fn revision(&self) -> u64 {
         self.0.lock().revision
     }
@@ -133,9 +137,13 @@ fn discovery(path: &str) -> Option<Value> {
                 let version = json!({"groupVersion": format!("{name}/v1"), "version": "v1"});
                 json!({"name": name, "versions": [version], "preferredVersion": version})
             };
-            Some(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group("apps"), group("discovery.k8s.io"), group("example.com")]}))
+            Some(
+                json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group("apps"), group("discovery.k8s.io"), group("example.com")]}),
+            )
         }
-        "apis/apps/v1" | "apis/discovery.k8s.io/v1" | "apis/example.com/v1" => Some(resources(path.trim_start_matches("apis/"))),
+        "apis/apps/v1" | "apis/discovery.k8s.io/v1" | "apis/example.com/v1" => {
+            Some(resources(path.trim_start_matches("apis/")))
+        }
         _ => None,
     }
 }
