@@ -24,10 +24,15 @@ pub mod tokens;
 mod clock;
 mod discovery;
 mod encode;
+mod expiry;
+mod extract;
 mod handler;
+mod impersonation;
 mod list_options;
+mod metrics;
 mod middleware;
 mod negotiate;
+mod openapi_routes;
 mod routes;
 mod selector;
 mod storage;
@@ -103,7 +108,7 @@ pub struct ApiServer {
 struct Inner {
     store: Arc<dyn Store>,
     registry: ArcSwap<Registry>,
-    schemas: Schemas,
+    schemas: Arc<Schemas>,
     config: Config,
     clock: Clock,
     identifiers: Identifiers,
@@ -113,6 +118,7 @@ struct Inner {
     routes: Mutex<Router>,
     stopping: watch::Sender<bool>,
     in_flight: tokio::sync::Semaphore,
+    metrics: metrics::Metrics,
 }
 
 impl ApiServer {
@@ -121,7 +127,7 @@ impl ApiServer {
         let inner = Inner {
             store,
             registry: ArcSwap::from_pointee(registry),
-            schemas: Schemas::new(),
+            schemas: Arc::new(Schemas::new()),
             clock: Clock::starting_at(config.start),
             identifiers: Identifiers::new(config.seed),
             pod_streams: RwLock::default(),
@@ -130,6 +136,7 @@ impl ApiServer {
             routes: Mutex::default(),
             stopping: watch::Sender::new(false),
             in_flight: tokio::sync::Semaphore::new(config.max_in_flight),
+            metrics: metrics::Metrics::default(),
             config,
         };
         ApiServer { inner: Arc::new(inner) }
@@ -138,7 +145,7 @@ impl ApiServer {
     /// The service. Every request passes authentication, then authorization, then the handler.
     pub fn router(&self) -> Router {
         let routes = self.inner.routes.lock().clone();
-        let router = routes.fallback(handler::handle).with_state(());
+        let router = routes.route("/metrics", axum::routing::get(metrics::serve)).fallback(handler::handle);
         middleware::wrap(self.clone(), router)
     }
 
@@ -174,7 +181,7 @@ impl ApiServer {
     }
 
     /// The types of all kinds; a CustomResourceDefinition registers its own.
-    pub fn schemas(&self) -> &Schemas {
+    pub fn schemas(&self) -> &Arc<Schemas> {
         &self.inner.schemas
     }
 

@@ -9,7 +9,7 @@ use crate::reviews::{REVIEWS, Review};
 use crate::status::Status;
 use crate::token_request::TokenRequests;
 use crate::tokens::{ISSUER, TokenSigner};
-use crate::{ApiServer, discovery, encode, streams};
+use crate::{ApiServer, discovery, encode, openapi_routes, streams};
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
@@ -51,7 +51,7 @@ pub fn install_defaults(server: &ApiServer, rbac: &Rbac, tokens: &Arc<TokenAuthe
         .route("/.well-known/openid-configuration", get(openid_configuration))
         .route("/openid/v1/jwks", get(move || key_set(keys.clone())))
         .route("/", get(paths));
-    server.add_routes(routes);
+    server.add_routes(routes.merge(openapi_routes::routes()));
 }
 
 async fn discover(Extension(server): Extension<ApiServer>, request: Request) -> Response {

@@ -64,6 +64,9 @@ const CLASSES: [(Class, Duration); 10] = [
     (Class::Established, Duration::from_secs(24 * 3600)),
 ];
 
+/// Lookups are exact about time; giving memory back may wait for company.
+const SLACK: Duration = Duration::from_secs(1);
+
 /// The classes that give way to a new flow when the table is full, first the least regretted.
 const EVICTABLE: usize = 6;
 
@@ -93,7 +96,13 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    pub(crate) fn new(original: FlowKey, translated: FlowKey, from: (PortId, PortTag), to: (PortId, PortTag)) -> Flow {
+    pub(crate) fn new(
+        original: FlowKey,
+        translated: FlowKey,
+        from: (PortId, PortTag),
+        to: (PortId, PortTag),
+        now: Instant,
+    ) -> Flow {
         Flow {
             original,
             translated,
@@ -104,7 +113,7 @@ impl Flow {
             epoch: 0,
             packets: [0; 2],
             bytes: [0; 2],
-            last_seen: Instant::now(),
+            last_seen: now,
             fins: [false; 2],
             reset: false,
             replied: false,
@@ -197,6 +206,8 @@ pub(crate) struct FlowTable {
     keys: Map<FlowKey, (FlowId, Direction)>,
     /// Per class, flows in the order of the time at which they were last looked at.
     queues: [VecDeque<(Instant, FlowId)>; CLASSES.len()],
+    /// When the first flow may fall due.
+    earliest: Option<Instant>,
     capacity: usize,
     denied: usize,
 }
@@ -207,6 +218,7 @@ impl FlowTable {
             flows: Arena::new(),
             keys: Map::with_hasher(Seeded(seed)),
             queues: Default::default(),
+            earliest: None,
             capacity,
             denied: 0,
         }
@@ -251,8 +263,16 @@ impl FlowTable {
             self.keys.insert(reply, (id, Direction::Reply));
         }
         self.denied += usize::from(is_denied);
-        self.queues[class as usize].push_back((now, id));
+        self.enqueue(class, now, id);
         Some(id)
+    }
+
+    fn enqueue(&mut self, class: Class, since: Instant, id: FlowId) {
+        let due = since + CLASSES[class as usize].1 + SLACK;
+        if self.earliest.is_none_or(|earliest| due < earliest) {
+            self.earliest = Some(due);
+        }
+        self.queues[class as usize].push_back((since, id));
     }
 
     /// Puts a flow that changed its state into the queue of its new timeout.
@@ -261,7 +281,8 @@ impl FlowTable {
             let class = flow.class();
             if class != flow.class {
                 flow.class = class;
-                self.queues[class as usize].push_back((flow.last_seen, id));
+                let since = flow.last_seen;
+                self.enqueue(class, since, id);
             }
         }
     }
@@ -277,8 +298,8 @@ impl FlowTable {
         Some(flow)
     }
 
-    /// Forgets what has been silent for too long; when to come again.
-    pub(crate) fn expire(&mut self, now: Instant) -> Option<Instant> {
+    /// Forgets what has been silent for too long.
+    pub(crate) fn expire(&mut self, now: Instant) {
         for (index, (class, timeout)) in CLASSES.iter().enumerate() {
             while let Some((since, id)) = self.queues[index].front().copied() {
                 let Some(flow) = self.flows.get(id).filter(|flow| flow.class == *class) else {
@@ -296,16 +317,15 @@ impl FlowTable {
                 self.queues[index].pop_front();
             }
         }
-        self.due()
+        let due = |(index, (_, timeout)): (usize, &(Class, Duration))| {
+            self.queues[index].front().map(|(since, _)| *since + *timeout + SLACK)
+        };
+        self.earliest = CLASSES.iter().enumerate().filter_map(due).min();
     }
 
-    /// When the next flow may fall due.
+    /// When to call [`expire`](Self::expire).
     pub(crate) fn due(&self) -> Option<Instant> {
-        let due = |(index, (_, timeout)): (usize, &(Class, Duration))| {
-            self.queues[index].front().map(|(since, _)| *since + *timeout)
-        };
-        // Lookups are exact; giving memory back may wait for company.
-        CLASSES.iter().enumerate().filter_map(due).min().map(|due| due + Duration::from_secs(1))
+        self.earliest
     }
 
     fn evict(&mut self) -> bool {

@@ -6,7 +6,7 @@ use crate::gateway::{Gateway, GatewayConfig};
 use crate::host::Host;
 use crate::life::Life;
 use crate::port::Kind;
-use crate::raw::{RawPort, RawState};
+use crate::raw::RawPort;
 use crate::tap::Tap;
 use bytes::Bytes;
 use std::net::IpAddr;
@@ -114,7 +114,7 @@ impl Network {
     /// # Errors
     /// An address is taken, or the network has stopped.
     pub fn attach_raw(&self, addresses: &[IpAddr], tag: PortTag) -> Result<RawPort, AttachError> {
-        let port = self.shared.with(|core| core.attach(addresses, tag, Kind::Raw(Box::new(RawState::default()))))?;
+        let port = self.shared.with(|core| core.attach(addresses, tag, Kind::Raw(Box::default())))?;
         Ok(RawPort::new(&self.shared, &self.life, port))
     }
 

@@ -203,7 +203,7 @@ impl Drop for Socket {
 
 /// A TCP connection: tokio's `AsyncRead` and `AsyncWrite`; `shutdown` sends FIN, drop closes.
 ///
-/// What was written before the drop is still delivered, for up to a minute.
+/// What was written before the drop is still delivered, as long as the peer takes some of it every three minutes.
 #[derive(Debug)]
 pub struct TcpStream {
     // Before the host: the connection is released while the host is still held.

@@ -324,11 +324,10 @@ impl Switch {
         if !self.choose_source_port(&original, &mut translated, now) {
             return Outcome::Drop(NO_FREE_PORT);
         }
-        let mut flow = Flow::new(original, translated, (from.port, from.tag), exit);
+        let mut flow = Flow::new(original, translated, (from.port, from.tag), exit, now);
         flow.judgement = self.judge(&original, &translated, from.tag, exit.1);
         flow.epoch = self.epoch;
         flow.was_accepted = flow.judgement == Judgement::Accepted;
-        flow.last_seen = now;
         let outcome = match flow.judgement {
             Judgement::Accepted => Outcome::Deliver(exit.0),
             Judgement::Dropped(reason) => Outcome::Drop(reason),

@@ -36,8 +36,10 @@ const WINDOW_STEP: usize = BUFFER / 4;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(31);
 /// How long unacknowledged data is retransmitted; about what 15 retransmissions take on Linux.
 const USER_TIMEOUT: Duration = Duration::from_secs(924);
-/// How long a connection that nobody holds may take to deliver its data and end.
-const LINGER: Duration = Duration::from_secs(60);
+/// How long a connection that nobody holds is kept without getting anything more delivered.
+const LINGER: Duration = Duration::from_secs(180);
+/// How long such a connection waits for the peer's FIN when everything is delivered (Linux' tcp_fin_timeout).
+const FIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// Twice the maximum segment lifetime, as smoltcp counts it.
 const TIME_WAIT: Duration = Duration::from_secs(10);
 /// Entries of TIME-WAIT kept.
@@ -84,6 +86,8 @@ pub(crate) struct Connection {
     armed: Option<Instant>,
     /// The last sign of life that matters for [`USER_TIMEOUT`].
     progress: Instant,
+    /// What an orphan had still to deliver when it was last asked.
+    undelivered: usize,
 }
 
 impl Connection {
@@ -329,6 +333,7 @@ impl Core {
             limit: Some(self.now + HANDSHAKE_TIMEOUT),
             armed: None,
             progress: self.now,
+            undelivered: 0,
         });
         if let Some(host) = self.ports.get_mut(port).and_then(|port| port.host_mut()) {
             host.connections.insert(key, id);
@@ -424,7 +429,8 @@ impl Core {
                     if !raw.held.contains(&id) {
                         raw.held.push(id);
                     }
-                    return;
+                    connection.poll_at = None;
+                    return self.arm_timer(id);
                 }
                 Some(_) => {}
                 None => connection.exit = None,
@@ -479,6 +485,9 @@ impl Core {
             }
             Role::Direct | Role::Accepted => {}
         }
+        if connection.is_orphan && state == State::FinWait2 {
+            connection.limit = connection.limit.map(|limit| limit.min(*now + FIN_TIMEOUT));
+        }
         if is_over {
             if connection.is_known {
                 connection.is_known = false;
@@ -500,6 +509,12 @@ impl Core {
             let micros = u64::try_from(at.total_micros()).unwrap_or(0);
             (*start + Duration::from_micros(micros)).max(*now)
         });
+        self.arm_timer(id);
+    }
+
+    /// Sees to it that the connection's earliest deadline is in the heap.
+    fn arm_timer(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let deadline = connection.poll_at.into_iter().chain(connection.limit).min();
         if let Some(deadline) = deadline
             && connection.armed.is_none_or(|armed| deadline < armed)
@@ -528,14 +543,18 @@ impl Core {
             }
             return self.touch(id);
         }
-        if let Some(deadline) = connection.poll_at.into_iter().chain(connection.limit).min() {
-            connection.armed = Some(deadline);
-            self.timers.push(deadline, id);
-        }
+        self.arm_timer(id);
     }
 
     fn give_up(&mut self, id: ConnectionId) {
+        let now = self.now;
         let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.is_orphan && connection.socket().send_queue() < connection.undelivered {
+            // The peer is slow but not dead.
+            connection.undelivered = connection.socket().send_queue();
+            connection.limit = Some(now + LINGER);
+            return self.arm_timer(id);
+        }
         match connection.socket().state() {
             State::SynSent => return self.abandon(id, io::ErrorKind::TimedOut),
             State::SynReceived if connection.role != Role::Direct => return self.forget(id),
@@ -581,6 +600,7 @@ impl Core {
             return self.forget(id);
         }
         connection.socket_mut().close();
+        connection.undelivered = connection.socket().send_queue();
         connection.limit = Some(deadline);
         self.touch(id);
     }

@@ -128,7 +128,12 @@ pub(crate) fn report(
             FrontendKind::LoadBalancer => "load balancer address",
             FrontendKind::NodePort => "node port",
         };
-        let node = route.node.map_or_else(String::new, |node| format!(", decided on {}", node.name));
+        let any = matches!(route.source, Source::Outside) && frontend.kind != FrontendKind::NodePort;
+        let node = match route.node {
+            Some(node) if any => format!(", entered at some node, say {}", node.name),
+            Some(node) => format!(", decided on {}", node.name),
+            None => String::new(),
+        };
         explanation.steps.push(format!("{} is a {kind} of Service {}{node}", flow.dst, frontend.service.name));
     }
     match &route.outcome {

@@ -67,6 +67,16 @@ pub(crate) struct Frontend {
     pub(crate) port: Arc<ServicePort>,
 }
 
+impl Frontend {
+    /// Whether its traffic policy is `Local`.
+    pub(crate) fn local_policy(&self) -> bool {
+        match self.kind {
+            FrontendKind::ClusterIp => self.service.internal_local,
+            _ => self.service.external_local,
+        }
+    }
+}
+
 /// A frontend that is reachable from outside of the cluster: somebody may want to listen for it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct ExternalFrontend {

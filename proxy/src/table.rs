@@ -257,10 +257,10 @@ impl ServiceTable {
             Source::Pod(node) => node,
             Source::Node(node) => Some(node),
             Source::Outside => {
-                // A load balancer sends to any node, or with `externalTrafficPolicy: Local` to one whose health check
-                // passes: it has a local endpoint.
+                // A load balancer sends to any node, or with a traffic policy `Local` to one whose health check passes:
+                // it has a local endpoint.
                 let all = self.nodes.all();
-                if frontend.service.external_local && frontend.kind != FrontendKind::ClusterIp {
+                if frontend.local_policy() {
                     let endpoints = frontend.port.endpoints(dst);
                     let healthy: Vec<&Arc<Node>> =
                         all.iter().filter(|node| endpoints.local_ready(&node.name) > 0).collect();
@@ -289,7 +289,7 @@ impl ServiceTable {
         let from_pod = matches!(source, Source::Pod(_));
         let from_this_node = matches!((source, node), (Source::Node(from), Some(here)) if from.name == here.name);
         let internal = frontend.kind == FrontendKind::ClusterIp;
-        let local_policy = if internal { service.internal_local } else { service.external_local };
+        let local_policy = frontend.local_policy();
         // Who is in the cluster already need not be sent away from an external address.
         let local = local_policy && (internal || !(from_pod || from_this_node));
         let masquerade = if internal { !from_pod } else { !service.external_local || from_this_node };

@@ -1,7 +1,7 @@
 //! How fast the store is, beside the least that durability costs on the same disk in the same run.
 //!
-//! `cargo bench -p store`. The yardstick appends the same bytes to a preallocated file with one `fdatasync` per group, and
-//! does nothing else. Every figure is the median of several rounds, taken in turns.
+//! `cargo bench -p store`. The yardstick appends the same bytes to a preallocated file with one `fdatasync` per group,
+//! and does nothing else. Every figure is the median of several rounds, taken in turns.
 
 use futures::StreamExt;
 use std::fmt::Display;

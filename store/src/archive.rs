@@ -1,6 +1,7 @@
 //! The whole state in one file: to keep elsewhere, and to make a store from.
 //!
-//! A header with the revision and the number of keys, the keys with their states, and the SHA-256 of everything before it. The history is not saved.
+//! A header with the revision and the number of keys, the keys with their states, and the SHA-256 of everything before
+//! it. The history is not saved.
 
 use crate::checkpoint::CheckpointFailed;
 use crate::codec::{Malformed, key, put_bytes, put_state};

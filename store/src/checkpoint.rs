@@ -1,7 +1,7 @@
 //! Checkpoints: the whole state at one revision, so that the log need not go back to the beginning.
 //!
-//! A [`Checkpoint`] is a format; [`Generations`] keeps the two newest of a directory. A new one is written beside
-//! them, synced, opened again and verified, and only then given its name. What is acknowledged never depends on it: as the
+//! A [`Checkpoint`] is a format; [`Generations`] keeps the two newest of a directory. A new one is written beside them,
+//! synced, opened again and verified, and only then given its name. What is acknowledged never depends on it: as the
 //! log goes back to the older generation, either may be lost.
 
 use crate::error::OpenError;

@@ -1,8 +1,8 @@
 //! The commit pipeline: queue → compare → assign revisions → append and sync → publish → acknowledge.
 //!
-//! Runs on a thread of its own, as a sync blocks. While one group is on its way to the disk the next one gathers in the queue,
-//! so that many writers share a sync and a single one never waits for company. No answer leaves before the sync, not even a
-//! refusal: it would show a state that is not durable yet.
+//! Runs on a thread of its own, as a sync blocks. While one group is on its way to the disk the next one gathers in the
+//! queue, so that many writers share a sync and a single one never waits for company. No answer leaves before the sync,
+//! not even a refusal: it would show a state that is not durable yet.
 
 use crate::core::Core;
 use crate::snapshot::{Commit, Snapshot};

@@ -1,8 +1,8 @@
 //! The store on disk: a write-ahead log, checkpoints, and the state served from memory.
 //!
 //! [`EmbeddedStore`] puts the parts together: [`recovery`](crate::recovery) at the start, [`committer`] for writes,
-//! [`core`](crate::core) for reads and watches, [`checkpoint`](crate::checkpoint) in the background, [`archive`] to save
-//! and restore.
+//! [`core`](crate::core) for reads and watches, [`checkpoint`](crate::checkpoint) in the background, [`archive`] to
+//! save and restore.
 //!
 //! ```text
 //! <dir>/lock                      one process at a time
@@ -40,7 +40,8 @@ pub struct Options {
     pub retention: Retention,
     /// The size of a log segment.
     pub segment_bytes: u64,
-    /// A checkpoint is made when so much has been logged since the last, or as much as there is live data, whichever is more.
+    /// A checkpoint is made when so much has been logged since the last, or as much as there is live data, whichever is
+    /// more.
     pub checkpoint_bytes: u64,
 }
 
@@ -144,8 +145,8 @@ impl EmbeddedStore {
         }
     }
 
-    /// Waits until the store stops by itself, which it does when the log cannot be written, and says why. Pending for as long as it
-    /// runs, and after [`Self::close`].
+    /// Waits until the store stops by itself, which it does when the log cannot be written, and says why. Pending for
+    /// as long as it runs, and after [`Self::close`].
     pub async fn stopped(&self) -> Arc<str> {
         let mut stopped = self.shared.stopped.clone();
         if let Ok(reason) = stopped.wait_for(Option::is_some).await
@@ -177,8 +178,8 @@ impl EmbeddedStore {
         saved.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     }
 
-    /// Makes a store in `dir` from a file that [`Self::export`] has written. Its revisions go on from there; the history is not
-    /// in it. Blocks.
+    /// Makes a store in `dir` from a file that [`Self::export`] has written. Its revisions go on from there; the
+    /// history is not in it. Blocks.
     ///
     /// # Errors
     /// [`ArchiveError::Corrupt`] if the checksum does not match, [`OpenError::Occupied`] if `dir` holds a store.

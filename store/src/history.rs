@@ -1,11 +1,11 @@
 //! The recent past and who watches it: a ring of commits, and one cursor into it per watcher.
 //!
 //! [`History`] lives under a mutex of [`Core`](crate::core::Core), which every caller holds for a bounded number of
-//! entries only: a watcher copies `Arc`s out of the ring at its own pace, so a slow one blocks nobody. What falls out of the ring
-//! is compacted, for watches and for ranges in the past alike.
+//! entries only: a watcher copies `Arc`s out of the ring at its own pace, so a slow one blocks nobody. What falls out
+//! of the ring is compacted, for watches and for ranges in the past alike.
 //!
-//! Watchers are indexed by prefix: a commit wakes only those it concerns. One that sleeps has seen everything; the first
-//! commit which concerns it tells it where to read on, so that the ring may move on beneath a quiet watcher.
+//! Watchers are indexed by prefix: a commit wakes only those it concerns. One that sleeps has seen everything; the
+//! first commit which concerns it tells it where to read on, so that the ring may move on beneath a quiet watcher.
 
 use crate::snapshot::Commit;
 use crate::{Batch, Compacted, Revision};

@@ -1,7 +1,7 @@
 //! One process per directory: a lock file which names its holder.
 //!
-//! The lock is the operating system's (`flock`), so it ends with the process however that ends; the number in the file is for
-//! the message only.
+//! The lock is the operating system's (`flock`), so it ends with the process however that ends; the number in the file
+//! is for the message only.
 
 use crate::error::OpenError;
 use crate::files;

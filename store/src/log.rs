@@ -57,8 +57,8 @@ impl Log {
         })
     }
 
-    /// Appends `commits` as one group. When this returns they are on the disk; after an error nothing is known, and the log must
-    /// not be used again. Returns the bytes written.
+    /// Appends `commits` as one group. When this returns they are on the disk; after an error nothing is known, and the
+    /// log must not be used again. Returns the bytes written.
     pub(crate) fn append(&mut self, commits: &[Commit]) -> io::Result<u64> {
         let Some(first) = commits.first() else { return Ok(0) };
         let time = SystemTime::now();

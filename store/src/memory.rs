@@ -1,5 +1,5 @@
-//! The store in memory only: for fixtures and `--ephemeral`. The same as [`EmbeddedStore`](crate::EmbeddedStore) without
-//! log and checkpoints: a commit is visible at once and gone with the process. Needs no thread and no runtime.
+//! The store in memory only: for fixtures and `--ephemeral`. The same as [`EmbeddedStore`](crate::EmbeddedStore)
+//! without log and checkpoints: a commit is visible at once and gone with the process. Needs no thread and no runtime.
 
 use crate::core::Core;
 use crate::history::{History, Retention};

@@ -1,8 +1,9 @@
 //! From a directory to the state it holds: a checkpoint, and the log from there.
 //!
-//! Recovery begins at the oldest state there is, not at the newest checkpoint: the longer replay refills the watch history, and the
-//! path taken when the newest checkpoint is lost is the path taken always. Younger checkpoints are tried when the
-//! older will not do. A torn append at the very end was never acknowledged and is cut off; any other damage is an error.
+//! Recovery begins at the oldest state there is, not at the newest checkpoint: the longer replay refills the watch
+//! history, and the path taken when the newest checkpoint is lost is the path taken always. Younger checkpoints are
+//! tried when the older will not do. A torn append at the very end was never acknowledged and is cut off; any other
+//! damage is an error.
 
 use crate::Revision;
 use crate::checkpoint::Generations;

@@ -1,9 +1,10 @@
 //! The format of one log segment, and how it is read back after a crash.
 //!
-//! A segment is a header and then frames, each at a multiple of 8 bytes, in a file that was filled with zeros beforehand: an append changes
-//! no metadata, so its sync costs one write. One frame is one group commit: a checksum over its first revision, length,
-//! time and transactions. Frame n+1 is written only after frame n has been synced. So a frame that does not check out is a torn, never
-//! acknowledged append if nothing valid follows it, and damage to acknowledged data if something does.
+//! A segment is a header and then frames, each at a multiple of 8 bytes, in a file that was filled with zeros
+//! beforehand: an append changes no metadata, so its sync costs one write. One frame is one group commit: a checksum
+//! over its first revision, length, time and transactions. Frame n+1 is written only after frame n has been synced. So
+//! a frame that does not check out is a torn, never acknowledged append if nothing valid follows it, and damage to
+//! acknowledged data if something does.
 //!
 //! Checksums start from a number which every segment draws anew, so that no stored value can pose as a frame.
 

@@ -1,11 +1,11 @@
 //! Checkpoints in sled 0.34.
 //!
-//! sled's own idea of durable is not relied upon (it never syncs the files of large values): [`Generations`]
-//! syncs the whole directory once the databases are closed. Nor is its idea of valid: every entry is in a checksum of ours, kept
+//! sled's own idea of durable is not relied upon (it never syncs the files of large values): [`Generations`] syncs the
+//! whole directory once the databases are closed. Nor is its idea of valid: every entry is in a checksum of ours, kept
 //! with the revision in a tree of its own. Recovery of a damaged file may panic inside sled; that is an error here.
 //!
-//! A checkpoint is a row of shards, each a database of its own, opened one after the other: a database that is read once from end
-//! to end stays in memory wholly, whatever the capacity of its cache.
+//! A checkpoint is a row of shards, each a database of its own, opened one after the other: a database that is read
+//! once from end to end stays in memory wholly, whatever the capacity of its cache.
 //!
 //! [`Generations`]: crate::checkpoint::Generations
 

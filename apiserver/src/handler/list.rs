@@ -64,7 +64,7 @@ impl Call {
                 let revision = found.as_ref().map_or(revision, |kv| revision.max(kv.mod_revision));
                 let mut items = Vec::new();
                 if let Some(kv) = found {
-                    if options.selector.matches(&storage::decode(&self.kind, &kv)?) {
+                    if options.selector.matches_stored(&self.kind, &kv)? {
                         items.push(kv);
                     }
                 }
@@ -83,7 +83,7 @@ impl Call {
             let count = found.len();
             for (index, kv) in found.into_iter().enumerate() {
                 let key = kv.key.clone();
-                if options.selector.is_empty() || options.selector.matches(&storage::decode(&self.kind, &kv)?) {
+                if options.selector.matches_stored(&self.kind, &kv)? {
                     items.push(kv);
                 }
                 let left = count - index - 1 + remaining;

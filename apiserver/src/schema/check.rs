@@ -8,7 +8,7 @@ use super::decode::{Decoded, MAX_COMPLAINTS, MAX_DEPTH};
 use super::quantity::{NOT_A_QUANTITY, Quantity};
 use super::time;
 use super::types::{Field, Object, ObjectRef, SchemaOr, Type};
-use crate::status::Status;
+use crate::status::{FieldError, Status};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
@@ -36,7 +36,7 @@ pub enum FieldValidation {
 }
 
 impl FieldValidation {
-    /// Reads the query parameter; empty means the default.
+    /// Reads the query parameter; empty means the default. `options_kind` is for the refusal.
     ///
     /// # Errors
     /// 422 if it is not one of the three.
@@ -47,7 +47,7 @@ impl FieldValidation {
             "Strict" => Ok(FieldValidation::Strict),
             other => {
                 let supported = ["", "Ignore", "Strict", "Warn"];
-                let error = crate::status::FieldError::not_supported("fieldValidation", &other.into(), &supported);
+                let error = FieldError::not_supported("fieldValidation", &other.into(), &supported);
                 Err(Status::invalid("meta.k8s.io", options_kind, "", &[error]))
             }
         }
@@ -78,6 +78,31 @@ impl Checked {
             FieldValidation::Warn => Ok(complaints),
             FieldValidation::Strict if complaints.is_empty() => Ok(complaints),
             FieldValidation::Strict => Err(refuse(&format!("strict decoding error: {}", complaints.join(", ")))),
+        }
+    }
+}
+
+impl Checked {
+    /// The verdict on what a patch (other than apply) made of an object: as [`Checked::verdict`], but the patch is to blame.
+    ///
+    /// # Errors
+    /// 422.
+    pub fn patch_verdict(&self, patched: &Value, validation: FieldValidation) -> Result<Vec<String>, Status> {
+        let refuse = |why: &str| {
+            let error = FieldError::invalid("patch", &Value::String(patched.to_string()), why);
+            let mut status = Status::invalid("", "", "", &[error]);
+            if let Some(Value::Object(details)) = &mut status.details {
+                details.retain(|_, value| value.as_str() != Some(""));
+            }
+            status
+        };
+        match (&self.error, validation) {
+            (Some(error), _) => Err(refuse(error)),
+            (None, FieldValidation::Ignore) => Ok(Vec::new()),
+            (None, FieldValidation::Strict) if !self.unknown.is_empty() => {
+                Err(refuse(&format!("strict decoding error: {}", self.unknown.join(", "))))
+            }
+            (None, _) => Ok(self.unknown.clone()),
         }
     }
 }
@@ -516,6 +541,12 @@ mod tests {
              duplicate field \"data.a\", unknown field \"bogus\""
         );
         assert_eq!(FieldValidation::parse("Loose", "CreateOptions").expect_err("no such value").code, 422);
+        let refusal = checked.patch_verdict(&value, FieldValidation::Strict).expect_err("refused");
+        assert_eq!(refusal.code, 422);
+        assert_eq!(
+            refusal.message,
+            " \"\" is invalid: patch: Invalid value: \"{\\\"data\\\":{\\\"a\\\":\\\"2\\\"}}\": strict decoding error: unknown field \"bogus\""
+        );
     }
 
     #[test]

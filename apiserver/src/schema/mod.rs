@@ -11,12 +11,16 @@
 pub mod apply;
 pub mod check;
 pub mod decode;
+#[cfg(feature = "descriptions")]
+pub mod descriptions;
 pub mod field_set;
 pub mod managed_fields;
+pub mod openapi;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;
 pub mod strategic;
+pub mod structural;
 pub mod table;
 pub mod time;
 pub mod types;

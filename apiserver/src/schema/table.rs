@@ -11,7 +11,7 @@ use super::types::{Field, List, ListKind, Map, Object, ObjectRef, SchemaOr, Stra
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-static TEXT: &str = include_str!("table.txt");
+pub(crate) static TEXT: &str = include_str!("table.txt");
 
 /// The built-in types.
 #[derive(Debug)]

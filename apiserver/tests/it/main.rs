@@ -3,6 +3,7 @@
 mod apply;
 mod deletion;
 mod forms;
+mod house;
 mod objects;
 mod parts;
 mod races;

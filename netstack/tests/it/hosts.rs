@@ -181,3 +181,49 @@ fn it_works_across_the_threads_of_a_runtime() {
         }
     });
 }
+
+#[test]
+fn hosts_may_come_and_go_under_load_on_many_threads() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let network = network();
+        let server = host(&network, "10.0.0.100");
+        serve(&server, 80);
+        let clients = (1..9).map(|i| {
+            let network = network.clone();
+            tokio::spawn(async move {
+                for round in 0..20 {
+                    let a = host(&network, &format!("10.0.0.{i}"));
+                    let mut stream = a.tcp_connect(at("10.0.0.100:80")).await.unwrap();
+                    stream.write_all(&vec![7; 300_000]).await.unwrap();
+                    if round % 2 == 0 {
+                        a.shutdown();
+                    }
+                    drop(stream);
+                    while let Err(AttachError::AddressInUse(_)) =
+                        network.attach_host(&a.addresses(), PortTag(0)).map(|host| host.shutdown())
+                    {
+                        a.shutdown();
+                    }
+                }
+            })
+        });
+        for client in clients.collect::<Vec<_>>() {
+            client.await.unwrap();
+        }
+        network.stop();
+    });
+}
+
+#[test]
+fn every_handle_may_cross_threads() {
+    fn check<T: Send + Sync + 'static>() {}
+    check::<Network>();
+    check::<Host>();
+    check::<TcpStream>();
+    check::<netstack::TcpListener>();
+    check::<netstack::UdpSocket>();
+    check::<netstack::Gateway>();
+    check::<netstack::RawPort>();
+    check::<netstack::Tap>();
+}

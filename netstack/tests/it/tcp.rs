@@ -244,3 +244,32 @@ async fn ports_are_used_again_although_their_connections_are_in_time_wait() {
         a.tcp_connect(at("10.0.0.2:80")).await.unwrap().shutdown().await.unwrap();
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_written_before_the_drop_is_delivered_to_a_very_slow_reader() {
+    let network = network();
+    let Pair { mut client, mut server, .. } = pair(&network).await;
+    let writer = tokio::spawn(async move { server.write_all(&pattern(0, 500_000)).await.unwrap() });
+    let mut received = Vec::new();
+    let mut buffer = [0; 50_000];
+    loop {
+        tokio::time::sleep(Duration::from_secs(50)).await;
+        match client.read(&mut buffer).await.unwrap() {
+            0 => break,
+            length => received.extend_from_slice(&buffer[..length]),
+        }
+    }
+    writer.await.unwrap();
+    assert!(received == pattern(0, 500_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_reads_nothing_does_not_keep_a_dropped_connection_for_ever() {
+    let network = network();
+    let Pair { mut client, mut server, _hosts, .. } = pair(&network).await;
+    server.write_all(&pattern(0, 500_000)).await.unwrap();
+    drop(server);
+    tokio::time::sleep(Duration::from_secs(400)).await;
+    let error = client.read_to_end(&mut Vec::new()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}

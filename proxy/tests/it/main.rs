@@ -1,6 +1,7 @@
 //! What Services mean, rule by rule: on tables alone, and with real connections through a network.
 
 mod network;
+mod random;
 mod spec_4_endpoint_slices;
 mod spec_5_choosing_an_endpoint;
 mod spec_6_nat_and_conntrack;

@@ -1,8 +1,9 @@
 //! Crashes: this test binary starts itself as a writer, ends it in the middle, and looks at what is left.
 //!
-//! kill -9 proves that an acknowledged write does not live in the process alone. It cannot show what a loss of power would, as the
-//! kernel keeps its page cache. That is shown by an ext4 file system which is shut down without writing anything back; it needs
-//! root, a loop device, `mkfs.ext4` and `python3`, so it runs where `STORE_TEST_POWER_CUTS` says how often.
+//! kill -9 proves that an acknowledged write does not live in the process alone. It cannot show what a loss of power
+//! would, as the kernel keeps its page cache. That is shown by an ext4 file system which is shut down without writing
+//! anything back; it needs root, a loop device, `mkfs.ext4` and `python3`, so it runs where `STORE_TEST_POWER_CUTS`
+//! says how often.
 
 use crate::support::*;
 use std::collections::HashMap;
