@@ -24,8 +24,12 @@ pub mod tokens;
 mod clock;
 mod discovery;
 mod encode;
+mod expiry;
+mod extract;
 mod handler;
+mod impersonation;
 mod list_options;
+mod metrics;
 mod middleware;
 mod negotiate;
 mod openapi_routes;
@@ -114,6 +118,7 @@ struct Inner {
     routes: Mutex<Router>,
     stopping: watch::Sender<bool>,
     in_flight: tokio::sync::Semaphore,
+    metrics: metrics::Metrics,
 }
 
 impl ApiServer {
@@ -131,6 +136,7 @@ impl ApiServer {
             routes: Mutex::default(),
             stopping: watch::Sender::new(false),
             in_flight: tokio::sync::Semaphore::new(config.max_in_flight),
+            metrics: metrics::Metrics::default(),
             config,
         };
         ApiServer { inner: Arc::new(inner) }
@@ -139,7 +145,7 @@ impl ApiServer {
     /// The service. Every request passes authentication, then authorization, then the handler.
     pub fn router(&self) -> Router {
         let routes = self.inner.routes.lock().clone();
-        let router = routes.fallback(handler::handle).with_state(());
+        let router = routes.route("/metrics", axum::routing::get(metrics::serve)).fallback(handler::handle);
         middleware::wrap(self.clone(), router)
     }
 

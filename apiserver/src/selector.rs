@@ -2,17 +2,22 @@
 //!
 //! Follows `k8s.io/apimachinery/pkg/{labels,fields}`. Which fields a kind can be selected by stands in its row.
 
+use crate::extract::extract;
 use crate::kinds::metadata;
 use crate::registry::ResourceKind;
 use crate::status::Status;
+use crate::storage;
 use serde_json::Value;
 use std::borrow::Cow;
+use store::KeyValue;
 
 /// A selection among the objects of a kind; empty selects all.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Selector {
     labels: Vec<Requirement>,
     fields: Vec<FieldRequirement>,
+    /// What of an object has to be read to decide.
+    paths: Vec<Vec<String>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -50,12 +55,19 @@ impl Selector {
                 return Err(Status::bad_request(format!("field label not supported: {field}")));
             }
         }
-        Ok(Selector { labels, fields })
+        Ok(Selector::over(labels, fields))
+    }
+
+    fn over(labels: Vec<Requirement>, fields: Vec<FieldRequirement>) -> Self {
+        let labelled = (!labels.is_empty()).then_some("metadata.labels");
+        let paths = fields.iter().map(|requirement| field_path(&requirement.field)).chain(labelled);
+        let paths = paths.map(|path| path.split('.').map(str::to_owned).collect()).collect();
+        Selector { labels, fields, paths }
     }
 
     /// A selector over labels only.
     pub(crate) fn labels(text: &str) -> Result<Self, String> {
-        Ok(Selector { labels: parse_labels(text)?, fields: Vec::new() })
+        Ok(Selector::over(parse_labels(text)?, Vec::new()))
     }
 
     /// A `metav1.LabelSelector`; matches nothing if it cannot be read.
@@ -68,6 +80,7 @@ impl Selector {
         if self.name() != Some(name) {
             let (field, value) = ("metadata.name".to_owned(), name.to_owned());
             self.fields.push(FieldRequirement { field, value, equal: true });
+            *self = Selector::over(std::mem::take(&mut self.labels), std::mem::take(&mut self.fields));
         }
     }
 
@@ -80,6 +93,17 @@ impl Selector {
     pub(crate) fn name(&self) -> Option<&str> {
         let wanted = |field: &&FieldRequirement| field.equal && field.field == "metadata.name";
         self.fields.iter().find(wanted).map(|field| field.value.as_str())
+    }
+
+    /// Whether the object stored so is selected.
+    pub(crate) fn matches_stored(&self, kind: &ResourceKind, kv: &KeyValue) -> Result<bool, Status> {
+        if self.is_empty() {
+            return Ok(true);
+        }
+        if kind.view_of.is_some() {
+            return Ok(self.matches(&storage::decode(kind, kv)?));
+        }
+        Ok(self.matches(&extract(&kv.value, &self.paths)))
     }
 
     /// Whether `object` is selected.
@@ -100,17 +124,20 @@ impl Selector {
     }
 }
 
-/// What a field selector compares with; a missing field is the zero value of its type.
-fn field_value<'a>(object: &'a Value, field: &str) -> Cow<'a, str> {
-    // Three names in field selectors are not paths.
-    let path = match field {
+/// Three names in field selectors are not paths.
+fn field_path(field: &str) -> &str {
+    match field {
         "source" => "source.component",
         "status.successful" => "status.succeeded",
         "status.podIPs" => "status.podIP",
         path => path,
-    };
+    }
+}
+
+/// What a field selector compares with; a missing field is the zero value of its type.
+fn field_value<'a>(object: &'a Value, field: &str) -> Cow<'a, str> {
     let mut value = Some(object);
-    for part in path.split('.') {
+    for part in field_path(field).split('.') {
         value = value.and_then(|value| value.get(part));
     }
     match value {

@@ -6,10 +6,14 @@
 
 mod clock;
 mod deployment;
+mod discovery;
 mod endpoint_slice;
 mod endpoints;
 mod event;
+mod garbage_collector;
+mod load_balancer;
 mod meta;
+mod namespace_deletion;
 mod namespaces;
 mod pods;
 mod queue;
@@ -17,6 +21,7 @@ mod random;
 mod replica_set;
 mod scheduler;
 mod session;
+mod stateful_set;
 
 pub use clock::Clock;
 
@@ -73,6 +78,10 @@ pub fn start(client: kube::Client, informers: Informers, config: Config) -> Cont
     replica_set::start(&shared, &mut tasks);
     endpoint_slice::start(&shared, &mut tasks);
     endpoints::start(&shared, &mut tasks);
+    stateful_set::start(&shared, &mut tasks);
+    load_balancer::start(&shared, &config, &mut tasks);
+    garbage_collector::start(&shared, &mut tasks);
+    namespace_deletion::start(&shared, &mut tasks);
     Controllers { tasks }
 }
 

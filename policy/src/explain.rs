@@ -3,12 +3,14 @@
 use crate::endpoint::Endpoint;
 use crate::peer::Peer;
 use crate::ports::{PortMatch, name_of};
-use crate::rule::{Direction, Rule};
+use crate::rule::{Action, CompiledPolicy, Direction, Rule, Tier};
 use crate::rule_set::{Origin, PeerView, PortView};
+use crate::selector::Scope;
 use crate::table::{Judgement, PolicyTable, Side};
 use netstack::NewFlow;
 use serde::Serialize;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 /// More near misses than this help nobody.
 const NEAR_MISSES: usize = 16;
@@ -51,9 +53,11 @@ pub struct DirectionReport {
     pub ruling: Ruling,
     /// The same as a sentence.
     pub why: String,
-    /// The policies that select the pod and isolate it in this direction.
+    /// The tier that decided: `Admin`, `NetworkPolicy` or `Baseline`.
+    pub tier: Option<&'static str>,
+    /// The policies of all tiers that select the pod and speak of this direction, in order.
     pub policies: Vec<String>,
-    /// The rule that allowed it.
+    /// The rule that allowed or denied it.
     pub decided_by: Option<RuleReport>,
     /// Rules that would have allowed it but for one thing.
     pub near_misses: Vec<NearMiss>,
@@ -66,11 +70,11 @@ pub enum Ruling {
     NoPod,
     /// Policies do not speak of it.
     Exempt,
-    /// No policy isolates the pod in this direction.
+    /// No policy has decided, and none isolates the pod in this direction.
     NotIsolated,
     /// A rule allows it.
     Allowed,
-    /// The pod is isolated, and no rule allows it.
+    /// A rule denies it, or the pod is isolated and no rule allows it.
     Denied,
 }
 
@@ -78,8 +82,11 @@ pub enum Ruling {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RuleReport {
-    /// `namespace/name`.
+    /// `namespace/name`, or the name of a ClusterNetworkPolicy.
     pub policy: String,
+    /// The rule's name, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Its place in `spec.ingress` or `spec.egress`, from 0.
     pub rule: usize,
 }
@@ -98,7 +105,7 @@ impl PolicyTable {
     /// Why `flow` may pass, or not.
     pub fn explain(&self, flow: &NewFlow) -> Explanation {
         let judgement = self.judge(flow);
-        let reason = self.allows(flow).err();
+        let reason = judgement.refusal();
         let name = |pod: Option<&Endpoint>| pod.map(Endpoint::full_name);
         Explanation {
             allowed: reason.is_none(),
@@ -106,18 +113,17 @@ impl PolicyTable {
             protocol: name_of(judgement.port.protocol),
             source: PartyReport { address: flow.translated.src, pod: name(judgement.source) },
             destination: PartyReport { address: flow.translated.dst, pod: name(judgement.destination) },
-            egress: report(&judgement, Direction::Egress),
-            ingress: report(&judgement, Direction::Ingress),
+            egress: report(self, &judgement, Direction::Egress),
+            ingress: report(self, &judgement, Direction::Ingress),
         }
     }
 }
 
-fn report(judgement: &Judgement<'_>, direction: Direction) -> DirectionReport {
+fn report(table: &PolicyTable, judgement: &Judgement<'_>, direction: Direction) -> DirectionReport {
     let (side, pod, peer) = match direction {
         Direction::Ingress => (&judgement.ingress, judgement.destination, judgement.ingress_peer),
         Direction::Egress => (&judgement.egress, judgement.source, judgement.egress_peer),
     };
-    let pod = pod.map_or_else(String::new, Endpoint::full_name);
     let word = match direction {
         Direction::Ingress => "ingress",
         Direction::Egress => "egress",
@@ -125,41 +131,62 @@ fn report(judgement: &Judgement<'_>, direction: Direction) -> DirectionReport {
     let mut report = DirectionReport {
         ruling: Ruling::NoPod,
         why: String::new(),
+        tier: None,
         policies: Vec::new(),
         decided_by: None,
         near_misses: Vec::new(),
     };
-    if let Side::Allowed(subject, _) | Side::Denied(subject) = side {
-        let isolating = subject.policies.iter().filter(|policy| policy.rules(direction).is_some());
-        report.policies = isolating.map(|policy| format!("{}/{}", policy.namespace, policy.name)).collect();
-    }
+    let Some(pod) = pod else {
+        report.why = "not a pod: no policy applies".into();
+        return report;
+    };
+    let subjects = Tier::ALL.into_iter().filter_map(|tier| table.subject(tier, &pod.identity));
+    let policies: Vec<Arc<CompiledPolicy>> = subjects.flat_map(|subject| subject.policies.clone()).collect();
+    let speaking = policies.iter().filter(|policy| policy.rules(direction).is_some());
+    report.policies = speaking.clone().map(|policy| policy.full_name()).collect();
+    let pod = pod.full_name();
     match side {
-        Side::NoPod => report.why = "not a pod: no policy applies".into(),
+        Side::NoPod => {}
         Side::Exempt(why) => (report.ruling, report.why) = (Ruling::Exempt, (*why).into()),
         Side::NotIsolated => {
             report.ruling = Ruling::NotIsolated;
             report.why = format!("no policy isolates {pod} for {word}");
         }
-        Side::Allowed(subject, number) => {
+        Side::Allowed(tier, subject, number) => {
             let rules = subject.rules(direction).expect("a side that allows by a rule has rules");
-            let rule = rule_report(rules.rule(*number).0);
+            let (origin, rule) = rules.rule(*number);
+            let decided = rule_report(origin, rule);
             report.ruling = Ruling::Allowed;
-            report.why = format!("{word} rule {} of {} allows it", rule.rule, rule.policy);
-            report.decided_by = Some(rule);
+            report.tier = Some(tier.name());
+            report.why = format!("{word} rule {} of {} allows it", decided.rule, decided.policy);
+            report.decided_by = Some(decided);
         }
-        Side::Denied(subject) => {
-            let rules = subject.rules(direction).expect("a side that denies is isolated");
+        Side::Denied(tier, subject, number) => {
+            let rules = subject.rules(direction).expect("a side that denies has rules");
             report.ruling = Ruling::Denied;
-            report.why = format!("{pod} is isolated for {word} by {}; no rule matched", report.policies.join(", "));
-            let misses = rules.all().flat_map(|(origin, rule)| near_misses(origin, rule, peer, judgement.port));
+            report.tier = Some(tier.name());
+            if let Some(number) = number {
+                let (origin, rule) = rules.rule(*number);
+                let decided = rule_report(origin, rule);
+                report.why = format!("{word} rule {} of {} denies it", decided.rule, decided.policy);
+                report.decided_by = Some(decided);
+            } else {
+                let isolating = speaking.filter(|policy| policy.tier == *tier).map(|policy| policy.full_name());
+                let isolating = isolating.collect::<Vec<_>>().join(", ");
+                report.why = format!("{pod} is isolated for {word} by {isolating}; no rule matched");
+            }
+            // Only what comes before the denial could have prevented it.
+            let before = rules.all().take(number.map_or(usize::MAX, |number| number as usize));
+            let allowing = before.filter(|(_, rule)| rule.action == Action::Accept);
+            let misses = allowing.flat_map(|(origin, rule)| near_misses(origin, rule, peer, judgement.port));
             report.near_misses = misses.take(NEAR_MISSES).collect();
         }
     }
     report
 }
 
-fn rule_report(origin: &Origin) -> RuleReport {
-    RuleReport { policy: format!("{}/{}", origin.policy.namespace, origin.policy.name), rule: origin.index }
+fn rule_report(origin: &Origin, rule: &Rule) -> RuleReport {
+    RuleReport { policy: origin.policy.full_name(), name: rule.name.clone(), rule: origin.index }
 }
 
 /// What keeps a rule from matching, if it is either the port or the peer and not both.
@@ -171,7 +198,7 @@ fn near_misses(origin: &Origin, rule: &Rule, peer: PeerView<'_>, port: PortView<
         (Some(problems), None) => problems,
         _ => Vec::new(),
     };
-    problems.into_iter().map(|problem| NearMiss { rule: rule_report(origin), problem }).collect()
+    problems.into_iter().map(|problem| NearMiss { rule: rule_report(origin, rule), problem }).collect()
 }
 
 fn port_problem(ports: &[PortMatch], port: PortView<'_>) -> Option<String> {
@@ -199,7 +226,7 @@ fn peer_problem(peer: &Peer, policy_namespace: &str, view: PeerView<'_>) -> Opti
         Peer::Nothing => Some("the peer is invalid and matches nothing".into()),
         Peer::Block(block) if block.contains(view.address) => None,
         Peer::Block(block) => Some(block_problem(block.cidr, &block.except, view.address)),
-        Peer::Pods { namespaces, pods } => {
+        Peer::Pods(Scope { namespaces, pods }) => {
             let Some(pod) = view.pod else {
                 return Some(format!("{} is seen as an address, and selectors match only pods", view.address));
             };

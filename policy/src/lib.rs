@@ -1,4 +1,4 @@
-//! NetworkPolicy compiled to verdicts with reasons.
+//! NetworkPolicy and ClusterNetworkPolicy compiled to verdicts with reasons.
 //!
 //! [`start`] follows NetworkPolicies, Namespaces, Pods and Nodes and keeps a [`PolicyTable`]: an immutable snapshot,
 //! swapped whole. [`Policy::filter`] is what the switch asks once per new flow, and again for every flow after a swap;
@@ -10,11 +10,14 @@
 //! Not here: where a Service's flow goes (`proxy`; policies judge what is behind it), and the validation of policies
 //! (`apiserver`): what is invalid here matches nothing.
 //!
-//! Follows the NetworkPolicy v1 API (KEP-2091 is its tiered successor), KEP-2079 (`endPort`).
+//! Follows the NetworkPolicy v1 API with KEP-2079 (`endPort`), and KEP-2091 in the form of the network-policy-api
+//! project: ClusterNetworkPolicy v1alpha2.
 
+mod cluster_network_policy;
 mod endpoint;
 mod explain;
 mod filter;
+mod group;
 mod peer;
 mod ports;
 mod rule;
@@ -22,6 +25,11 @@ mod rule_set;
 mod selector;
 mod sync;
 mod table;
+
+/// ClusterNetworkPolicy and its parts, as they are on the wire.
+pub mod v1alpha2 {
+    pub use crate::cluster_network_policy::*;
+}
 
 pub use explain::{DirectionReport, Explanation, NearMiss, PartyReport, RuleReport, Ruling};
 pub use filter::Denial;
@@ -36,4 +44,6 @@ pub mod reason {
     pub const POLICY_DENIED_INGRESS: Reason = Reason("POLICY_DENIED_INGRESS");
     /// The source is isolated for egress, and no rule allows the flow.
     pub const POLICY_DENIED_EGRESS: Reason = Reason("POLICY_DENIED_EGRESS");
+    /// A rule of a ClusterNetworkPolicy denies the flow.
+    pub const CNP_DENY: Reason = Reason("CNP_DENY");
 }

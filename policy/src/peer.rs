@@ -1,7 +1,7 @@
 //! The peers of rules, compiled.
 
 use crate::endpoint::Identity;
-use crate::selector::Selector;
+use crate::selector::{Scope, Selector};
 use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::{IPBlock, NetworkPolicyPeer};
 use std::net::IpAddr;
@@ -9,12 +9,8 @@ use std::net::IpAddr;
 /// One entry of `from` or `to`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
-    /// Pods, by their own labels and those of their namespace.
-    Pods {
-        /// `None`: the policy's own namespace.
-        namespaces: Option<Selector>,
-        pods: Selector,
-    },
+    /// Pods.
+    Pods(Scope),
     /// Addresses.
     Block(Block),
     /// Nothing: what the API would not have let through.
@@ -36,22 +32,22 @@ impl Peer {
         let namespaces = peer.namespace_selector.as_ref().map(Selector::compile);
         match &peer.pod_selector {
             None if namespaces.is_none() => Peer::Nothing,
-            pods => Peer::Pods { namespaces, pods: pods.as_ref().map(Selector::compile).unwrap_or_default() },
+            pods => Peer::Pods(Scope { namespaces, pods: pods.as_ref().map(Selector::compile).unwrap_or_default() }),
         }
     }
 
-    /// Whether it selects this pod, in a policy of `namespace`.
-    pub(crate) fn selects(&self, identity: &Identity, namespace: &str) -> bool {
-        let Peer::Pods { namespaces, pods } = self else { return false };
-        let in_namespace = match namespaces {
-            None => identity.namespace == namespace,
-            Some(selector) => selector.matches(&identity.namespace_labels),
-        };
-        in_namespace && pods.matches(&identity.labels)
+    /// Whether it selects this pod, in a policy of namespace `own`.
+    pub(crate) fn selects(&self, identity: &Identity, own: &str) -> bool {
+        matches!(self, Peer::Pods(scope) if scope.selects(identity, own))
     }
 }
 
 impl Block {
+    /// A range without exceptions.
+    pub(crate) fn whole(cidr: &str) -> Option<Block> {
+        Some(Block { cidr: cidr.parse::<IpNet>().ok()?.trunc(), except: Vec::new() })
+    }
+
     fn compile(block: &IPBlock) -> Option<Block> {
         let except = block.except.iter().flatten().map(|range| range.parse::<IpNet>().map(|range| range.trunc()));
         // A part that cannot be read must not be let through by leaving it out.

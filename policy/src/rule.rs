@@ -1,8 +1,8 @@
-//! NetworkPolicies, compiled one by one: what they select and their rules in both directions.
+//! Policies, compiled one by one: what they select and their rules in both directions.
 
 use crate::peer::Peer;
 use crate::ports::PortMatch;
-use crate::selector::Selector;
+use crate::selector::{Scope, Selector};
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use netstack::Protocol;
@@ -14,20 +14,60 @@ pub(crate) enum Direction {
     Egress,
 }
 
+/// Which policies are judged first: an earlier tier's decision is final.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Tier {
+    Admin,
+    NetworkPolicy,
+    Baseline,
+}
+
+impl Tier {
+    /// In the order of their judgement.
+    pub(crate) const ALL: [Tier; 3] = [Tier::Admin, Tier::NetworkPolicy, Tier::Baseline];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Tier::Admin => "Admin",
+            Tier::NetworkPolicy => "NetworkPolicy",
+            Tier::Baseline => "Baseline",
+        }
+    }
+}
+
+/// What a rule does with what it matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// The flow may pass: all that NetworkPolicies can say.
+    Accept,
+    /// It may not.
+    Deny,
+    /// The next tier decides.
+    Pass,
+}
+
 /// One policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CompiledPolicy {
+    pub(crate) tier: Tier,
+    /// Lower comes first within a tier; 0 for NetworkPolicies, whose order does not matter.
+    pub(crate) priority: i32,
+    /// Empty for policies of the whole cluster.
     pub(crate) namespace: String,
     pub(crate) name: String,
-    pub(crate) selector: Selector,
-    /// `None`: does not isolate in this direction.
-    ingress: Option<Vec<Rule>>,
-    egress: Option<Vec<Rule>>,
+    /// The pods it is for.
+    pub(crate) subject: Scope,
+    /// `None`: says nothing about this direction.
+    pub(crate) ingress: Option<Vec<Rule>>,
+    pub(crate) egress: Option<Vec<Rule>>,
 }
 
 /// One rule: peers and ports must both match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rule {
+    /// For reports.
+    pub(crate) name: Option<String>,
+    pub(crate) action: Action,
     /// `None`: everybody.
     pub(crate) peers: Option<Vec<Peer>>,
     /// Empty: every port of every protocol.
@@ -41,16 +81,24 @@ impl CompiledPolicy {
         let (ingress, egress) = directions(spec);
         let ingress_rules = spec.ingress.iter().flatten().map(|rule| Rule::compile(&rule.from, &rule.ports));
         let egress_rules = spec.egress.iter().flatten().map(|rule| Rule::compile(&rule.to, &rule.ports));
+        let pods = spec.pod_selector.as_ref().map(Selector::compile).unwrap_or_default();
         CompiledPolicy {
+            tier: Tier::NetworkPolicy,
+            priority: 0,
             namespace: policy.metadata.namespace.clone().unwrap_or_default(),
             name: policy.metadata.name.clone().unwrap_or_default(),
-            selector: spec.pod_selector.as_ref().map(Selector::compile).unwrap_or_default(),
+            subject: Scope { namespaces: None, pods },
             ingress: ingress.then(|| ingress_rules.collect()),
             egress: egress.then(|| egress_rules.collect()),
         }
     }
 
-    /// Its rules for a direction, if it isolates in it.
+    /// `namespace/name`, or the name of a policy of the whole cluster.
+    pub(crate) fn full_name(&self) -> String {
+        if self.namespace.is_empty() { self.name.clone() } else { format!("{}/{}", self.namespace, self.name) }
+    }
+
+    /// Its rules for a direction, if it has anything to say about it.
     pub(crate) fn rules(&self, direction: Direction) -> Option<&[Rule]> {
         match direction {
             Direction::Ingress => self.ingress.as_deref(),
@@ -76,7 +124,12 @@ impl Rule {
             compiled.push(PortMatch::Named(Protocol::Tcp, String::new()));
         }
         let peers = peers.as_ref().filter(|peers| !peers.is_empty());
-        Rule { peers: peers.map(|peers| peers.iter().map(Peer::compile).collect()), ports: compiled }
+        Rule {
+            name: None,
+            action: Action::Accept,
+            peers: peers.map(|peers| peers.iter().map(Peer::compile).collect()),
+            ports: compiled,
+        }
     }
 }
 

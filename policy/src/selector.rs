@@ -1,5 +1,6 @@
 //! Label selectors, compiled, and what a set of labels lacks.
 
+use crate::endpoint::Identity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use std::collections::BTreeMap;
 
@@ -69,6 +70,25 @@ impl Selector {
             Requirement::DoesNotExist(key) => format!("{what} label `{key}` is set on `{name}`"),
             Requirement::Unknown(operator) => format!("selector operator `{operator}` is unknown"),
         })
+    }
+}
+
+/// Pods, by their own labels and those of their namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Scope {
+    /// `None`: the policy's own namespace.
+    pub(crate) namespaces: Option<Selector>,
+    pub(crate) pods: Selector,
+}
+
+impl Scope {
+    /// Whether it selects this pod, in a policy of namespace `own`.
+    pub(crate) fn selects(&self, identity: &Identity, own: &str) -> bool {
+        let in_namespace = match &self.namespaces {
+            None => identity.namespace == own,
+            Some(selector) => selector.matches(&identity.namespace_labels),
+        };
+        in_namespace && self.pods.matches(&identity.labels)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The owner of the table: follows policies, namespaces, pods and nodes, swaps, and has flows judged again.
 
+use crate::cluster_network_policy::ClusterNetworkPolicy;
 use crate::endpoint::{Endpoints, on_host_network, version_of};
 use crate::explain::Explanation;
 use crate::filter::{Denial, TableFilter};
@@ -28,13 +29,20 @@ pub struct Config {
     pub node_addresses: Vec<(String, IpAddr)>,
     /// What happens to a flow that no rule allows.
     pub denial: Denial,
+    /// Whether the API serves ClusterNetworkPolicies: they are followed then.
+    pub cluster_network_policies: bool,
     /// Makes idle watches say how far they have followed the store (a bookmark).
     pub request_progress: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { node_addresses: Vec::new(), denial: Denial::Drop, request_progress: Arc::new(|| {}) }
+        Config {
+            node_addresses: Vec::new(),
+            denial: Denial::Drop,
+            cluster_network_policies: false,
+            request_progress: Arc::new(|| {}),
+        }
     }
 }
 
@@ -73,6 +81,8 @@ pub struct Sources {
     pub policies: Informer<NetworkPolicy>,
     /// For their labels.
     pub namespaces: Informer<Namespace>,
+    /// The administrator's tiers, where the API serves them.
+    pub cluster_policies: Option<Informer<ClusterNetworkPolicy>>,
     /// For changes of attached pods' labels.
     pub pods: Informer<Pod>,
     /// For their addresses.
@@ -87,8 +97,13 @@ enum Command {
 
 /// Starts to follow the cluster.
 pub fn start(informers: &Informers, network: Network, config: Config) -> Policy {
-    let sources =
-        Sources { policies: informers.of(), namespaces: informers.of(), pods: informers.of(), nodes: informers.of() };
+    let sources = Sources {
+        policies: informers.of(),
+        namespaces: informers.of(),
+        cluster_policies: config.cluster_network_policies.then(|| informers.of()),
+        pods: informers.of(),
+        nodes: informers.of(),
+    };
     start_with(sources, network, config)
 }
 
@@ -110,6 +125,7 @@ pub fn start_with(sources: Sources, network: Network, config: Config) -> Policy 
     let streams = Streams {
         policies: sources.policies.subscribe(),
         namespaces: sources.namespaces.subscribe(),
+        cluster_policies: sources.cluster_policies.as_ref().map(Informer::subscribe),
         pods: sources.pods.subscribe(),
         nodes: sources.nodes.subscribe(),
         commands: receiver,
@@ -155,10 +171,14 @@ impl Policy {
 
     /// Waits until policies and namespaces have been followed up to and with this resourceVersion.
     async fn follow(&self, version: u64) {
-        let Sources { policies, namespaces, .. } = &self.sources;
+        let Sources { policies, namespaces, cluster_policies, .. } = &self.sources;
         let followed = async {
             tokio::join!(policies.synced(), namespaces.synced());
             tokio::join!(policies.applied_at_least(version), namespaces.applied_at_least(version));
+            if let Some(cluster_policies) = cluster_policies {
+                cluster_policies.synced().await;
+                cluster_policies.applied_at_least(version).await;
+            }
         };
         tokio::pin!(followed);
         let mut again = tokio::time::interval(PROGRESS_INTERVAL);
@@ -175,6 +195,7 @@ impl Policy {
 struct Streams {
     policies: Changes<NetworkPolicy>,
     namespaces: Changes<Namespace>,
+    cluster_policies: Option<Changes<ClusterNetworkPolicy>>,
     pods: Changes<Pod>,
     nodes: Changes<Node>,
     commands: mpsc::UnboundedReceiver<Command>,
@@ -205,6 +226,7 @@ impl TableSync {
             tokio::select! {
                 biased; // all that is ready is taken in before the swap anyway
                 Some(change) = streams.policies.next() => self.policy(change),
+                Some(change) = next_if_any(&mut streams.cluster_policies) => self.cluster_policy(change),
                 Some(change) = streams.namespaces.next() => self.namespace(change),
                 Some(change) = streams.pods.next() => self.pod(change),
                 Some(change) = streams.nodes.next() => self.node(change),
@@ -220,6 +242,9 @@ impl TableSync {
     fn drain(&mut self, streams: &mut Streams) {
         while let Some(change) = streams.policies.try_next() {
             self.policy(change);
+        }
+        while let Some(change) = streams.cluster_policies.as_mut().and_then(Changes::try_next) {
+            self.cluster_policy(change);
         }
         while let Some(change) = streams.namespaces.try_next() {
             self.namespace(change);
@@ -262,6 +287,17 @@ impl TableSync {
             Update::Deleted(policy) => {
                 let name = |value: &Option<String>| value.clone().unwrap_or_default();
                 table.without_policy(&name(&policy.metadata.namespace), &name(&policy.metadata.name))
+            }
+        });
+        self.next.working.push(change.working);
+    }
+
+    fn cluster_policy(&mut self, change: Change<ClusterNetworkPolicy>) {
+        let table = self.next.table.take().unwrap_or_else(|| (*self.filter.table.load_full()).clone());
+        self.next.table = Some(match &change.update {
+            Update::Applied(policy) => table.with_cluster_policy(policy),
+            Update::Deleted(policy) => {
+                table.without_cluster_policy(policy.metadata.name.as_deref().unwrap_or_default())
             }
         });
         self.next.working.push(change.working);
@@ -319,5 +355,12 @@ impl TableSync {
         for attached in next.attached {
             let _ = attached.send(());
         }
+    }
+}
+
+async fn next_if_any<K>(changes: &mut Option<Changes<K>>) -> Option<Change<K>> {
+    match changes {
+        Some(changes) => changes.next().await,
+        None => None,
     }
 }

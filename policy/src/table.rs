@@ -1,15 +1,17 @@
 //! The policy table: every policy and every pod of the cluster, and the judgement of one new flow.
 //!
-//! A [`PolicyTable`] is immutable and cheap to clone; the next one shares everything with it that has not changed. What
-//! a pod's policies say is compiled when a flow first asks, once per set of policies that selects the same pods.
+//! A [`PolicyTable`] is immutable and cheap to clone; the next one shares everything with it that has not changed, with
+//! what has been compiled of it.
 
+use crate::cluster_network_policy::ClusterNetworkPolicy;
 use crate::endpoint::{Endpoint, Endpoints, Identity};
-use crate::rule::{CompiledPolicy, Direction};
-use crate::rule_set::{PeerView, PortView, RuleSet};
+use crate::group::{PolicyGroup, Subject};
+use crate::reason;
+use crate::rule::{Action, CompiledPolicy, Direction, Tier};
+use crate::rule_set::{PeerView, PortView};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use netstack::NewFlow;
-use parking_lot::RwLock;
+use netstack::{NewFlow, Reason};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,7 +20,10 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default)]
 pub struct PolicyTable {
     endpoints: imbl::HashMap<IpAddr, Arc<Endpoint>>,
-    namespaces: imbl::HashMap<String, Arc<NamespacePolicies>>,
+    /// NetworkPolicies, by namespace.
+    namespaces: imbl::HashMap<String, Arc<PolicyGroup>>,
+    admin: Arc<PolicyGroup>,
+    baseline: Arc<PolicyGroup>,
     /// Which node has an address.
     nodes: Arc<HashMap<IpAddr, String>>,
 }
@@ -32,39 +37,6 @@ pub struct PodInfo<'a> {
     pub ips: &'a [IpAddr],
 }
 
-/// The policies of one namespace, and what they mean for the identities seen so far.
-#[derive(Debug, Default)]
-struct NamespacePolicies {
-    /// By name, which is also the order in which rules are reported.
-    policies: imbl::OrdMap<String, Arc<CompiledPolicy>>,
-    subjects: RwLock<Subjects>,
-}
-
-#[derive(Debug, Default)]
-struct Subjects {
-    by_identity: HashMap<u64, Arc<Subject>>,
-    /// Identities that the same policies select share everything.
-    by_selection: HashMap<Vec<u32>, Arc<Subject>>,
-}
-
-/// What applies to the pods that a set of policies selects.
-#[derive(Debug)]
-pub(crate) struct Subject {
-    pub(crate) policies: Vec<Arc<CompiledPolicy>>,
-    /// `None`: not isolated in this direction.
-    ingress: Option<RuleSet>,
-    egress: Option<RuleSet>,
-}
-
-impl Subject {
-    pub(crate) fn rules(&self, direction: Direction) -> Option<&RuleSet> {
-        match direction {
-            Direction::Ingress => self.ingress.as_ref(),
-            Direction::Egress => self.egress.as_ref(),
-        }
-    }
-}
-
 /// What one end of a flow says to it.
 #[derive(Clone, Debug)]
 pub(crate) enum Side {
@@ -72,17 +44,22 @@ pub(crate) enum Side {
     NoPod,
     /// Policies do not speak of this flow.
     Exempt(&'static str),
-    /// No policy isolates the pod in this direction.
+    /// No policy has decided, and no NetworkPolicy isolates the pod in this direction.
     NotIsolated,
     /// This rule of the subject allows it.
-    Allowed(Arc<Subject>, u32),
-    /// The pod is isolated, and no rule allows it.
-    Denied(Arc<Subject>),
+    Allowed(Tier, Arc<Subject>, u32),
+    /// This rule denies it; or without one, the pod is isolated and no rule allows it.
+    Denied(Tier, Arc<Subject>, Option<u32>),
 }
 
 impl Side {
-    pub(crate) fn allows(&self) -> bool {
-        !matches!(self, Side::Denied(_))
+    fn refusal(&self, direction: Direction) -> Option<Reason> {
+        match (self, direction) {
+            (Side::Denied(Tier::NetworkPolicy, ..), Direction::Ingress) => Some(reason::POLICY_DENIED_INGRESS),
+            (Side::Denied(Tier::NetworkPolicy, ..), Direction::Egress) => Some(reason::POLICY_DENIED_EGRESS),
+            (Side::Denied(..), _) => Some(reason::CNP_DENY),
+            _ => None,
+        }
     }
 }
 
@@ -98,6 +75,13 @@ pub(crate) struct Judgement<'t> {
     pub(crate) ingress_peer: PeerView<'t>,
     pub(crate) egress: Side,
     pub(crate) ingress: Side,
+}
+
+impl Judgement<'_> {
+    /// Why the flow may not pass, if it may not.
+    pub(crate) fn refusal(&self) -> Option<Reason> {
+        self.egress.refusal(Direction::Egress).or_else(|| self.ingress.refusal(Direction::Ingress))
+    }
 }
 
 impl PolicyTable {
@@ -123,39 +107,59 @@ impl PolicyTable {
     /// The next table, with this state of a policy: also for asking what would be if it were applied.
     pub fn with_policy(&self, policy: &NetworkPolicy) -> PolicyTable {
         let compiled = CompiledPolicy::compile(policy);
-        let known = self.namespaces.get(&compiled.namespace).and_then(|known| known.policies.get(&compiled.name));
-        if known.is_some_and(|known| **known == compiled) {
+        let namespace = compiled.namespace.clone();
+        let group = self.namespaces.get(&namespace);
+        if group.and_then(|group| group.get(&compiled.name)).is_some_and(|known| **known == compiled) {
             return self.clone();
         }
-        let namespace = compiled.namespace.clone();
-        self.with_policies(&namespace, |policies| {
-            policies.insert(compiled.name.clone(), Arc::new(compiled));
-        })
+        let group = match group {
+            Some(group) => group.with(compiled),
+            None => PolicyGroup::default().with(compiled),
+        };
+        let mut table = self.clone();
+        table.namespaces.insert(namespace, Arc::new(group));
+        table
     }
 
     /// The next table, without a policy.
     pub fn without_policy(&self, namespace: &str, name: &str) -> PolicyTable {
-        if !self.namespaces.get(namespace).is_some_and(|known| known.policies.contains_key(name)) {
-            return self.clone();
-        }
-        self.with_policies(namespace, |policies| {
-            policies.remove(name);
-        })
-    }
-
-    fn with_policies(
-        &self,
-        namespace: &str,
-        change: impl FnOnce(&mut imbl::OrdMap<String, Arc<CompiledPolicy>>),
-    ) -> PolicyTable {
-        let mut policies = self.namespaces.get(namespace).map(|known| known.policies.clone()).unwrap_or_default();
-        change(&mut policies);
         let mut table = self.clone();
-        if policies.is_empty() {
+        let Some(group) = self.namespaces.get(namespace).filter(|group| group.get(name).is_some()) else {
+            return table;
+        };
+        let left = group.without(name);
+        if left.is_empty() {
             table.namespaces.remove(namespace);
         } else {
-            let fresh = NamespacePolicies { policies, subjects: RwLock::default() };
-            table.namespaces.insert(namespace.to_owned(), Arc::new(fresh));
+            table.namespaces.insert(namespace.to_owned(), Arc::new(left));
+        }
+        table
+    }
+
+    /// The next table, with this state of a policy of the whole cluster.
+    pub fn with_cluster_policy(&self, policy: &ClusterNetworkPolicy) -> PolicyTable {
+        let name = policy.metadata.name.as_deref().unwrap_or_default();
+        let compiled = policy.compile();
+        let known = self.admin.get(name).or_else(|| self.baseline.get(name));
+        if known.map(|known| &**known) == compiled.as_ref() {
+            return self.clone();
+        }
+        let mut table = self.without_cluster_policy(name);
+        match compiled {
+            Some(compiled) if compiled.tier == Tier::Admin => table.admin = Arc::new(table.admin.with(compiled)),
+            Some(compiled) => table.baseline = Arc::new(table.baseline.with(compiled)),
+            None => {}
+        }
+        table
+    }
+
+    /// The next table, without a policy of the whole cluster.
+    pub fn without_cluster_policy(&self, name: &str) -> PolicyTable {
+        let mut table = self.clone();
+        for group in [&mut table.admin, &mut table.baseline] {
+            if group.get(name).is_some() {
+                *group = Arc::new(group.without(name));
+            }
         }
         table
     }
@@ -173,18 +177,13 @@ impl PolicyTable {
     /// Whether both tables hold the very same policies.
     pub(crate) fn same_policies(&self, other: &PolicyTable) -> bool {
         self.namespaces.ptr_eq(&other.namespaces)
+            && Arc::ptr_eq(&self.admin, &other.admin)
+            && Arc::ptr_eq(&self.baseline, &other.baseline)
     }
 
-    /// Whether `flow` may pass, and which side says no.
-    pub fn allows(&self, flow: &NewFlow) -> Result<(), netstack::Reason> {
-        let judgement = self.judge(flow);
-        if !judgement.egress.allows() {
-            Err(crate::reason::POLICY_DENIED_EGRESS)
-        } else if !judgement.ingress.allows() {
-            Err(crate::reason::POLICY_DENIED_INGRESS)
-        } else {
-            Ok(())
-        }
+    /// Whether `flow` may pass, and why not: egress is judged first.
+    pub fn allows(&self, flow: &NewFlow) -> Result<(), Reason> {
+        self.judge(flow).refusal().map_or(Ok(()), Err)
     }
 
     /// Judges a flow: what live packets, explanations and what-if questions all come from.
@@ -224,44 +223,27 @@ impl PolicyTable {
 
     fn side(&self, pod: Option<&Endpoint>, direction: Direction, peer: PeerView<'_>, port: PortView<'_>) -> Side {
         let Some(pod) = pod else { return Side::NoPod };
-        let Some(subject) = self.subject(&pod.identity) else { return Side::NotIsolated };
-        let Some(rules) = subject.rules(direction) else { return Side::NotIsolated };
-        match rules.first_match(peer, port) {
-            Some(rule) => Side::Allowed(subject, rule),
-            None => Side::Denied(subject),
+        for tier in Tier::ALL {
+            let Some(subject) = self.subject(tier, &pod.identity) else { continue };
+            let Some(rules) = subject.rules(direction) else { continue };
+            let matched = rules.first_match(peer, port).map(|number| (number, rules.rule(number).1.action));
+            match matched {
+                Some((number, Action::Accept)) => return Side::Allowed(tier, subject, number),
+                Some((number, Action::Deny)) => return Side::Denied(tier, subject, Some(number)),
+                None if tier == Tier::NetworkPolicy => return Side::Denied(tier, subject, None),
+                Some((_, Action::Pass)) | None => {}
+            }
         }
+        Side::NotIsolated
     }
 
-    /// What applies to an identity; `None` when its namespace has no policies.
-    pub(crate) fn subject(&self, identity: &Identity) -> Option<Arc<Subject>> {
-        let namespace = self.namespaces.get(&identity.namespace)?;
-        Some(namespace.subject(identity))
-    }
-}
-
-impl NamespacePolicies {
-    fn subject(&self, identity: &Identity) -> Arc<Subject> {
-        if let Some(subject) = self.subjects.read().by_identity.get(&identity.id) {
-            return subject.clone();
-        }
-        let selecting =
-            (0u32..).zip(self.policies.values()).filter(|(_, policy)| policy.selector.matches(&identity.labels));
-        let (selection, policies): (Vec<u32>, Vec<Arc<CompiledPolicy>>) =
-            selecting.map(|(number, policy)| (number, policy.clone())).unzip();
-        let mut subjects = self.subjects.write();
-        if subjects.by_identity.len() >= REMEMBERED_IDENTITIES {
-            *subjects = Subjects::default();
-        }
-        let subject = subjects.by_selection.entry(selection).or_insert_with(|| {
-            let ingress = RuleSet::compile(&policies, Direction::Ingress);
-            let egress = RuleSet::compile(&policies, Direction::Egress);
-            Arc::new(Subject { policies, ingress, egress })
-        });
-        let subject = subject.clone();
-        subjects.by_identity.insert(identity.id, subject.clone());
-        subject
+    /// What a tier says to an identity; `None` when it has no policies.
+    pub(crate) fn subject(&self, tier: Tier, identity: &Identity) -> Option<Arc<Subject>> {
+        let group = match tier {
+            Tier::Admin => &self.admin,
+            Tier::NetworkPolicy => self.namespaces.get(&identity.namespace)?,
+            Tier::Baseline => &self.baseline,
+        };
+        (!group.is_empty()).then(|| group.subject(identity))
     }
 }
-
-/// Identities come and go; beyond so many remembered ones a namespace starts afresh.
-const REMEMBERED_IDENTITIES: usize = 65_536;

@@ -9,7 +9,7 @@ use super::Call;
 use crate::list_options::ListOptions;
 use crate::negotiate::Form;
 use crate::status::Status;
-use crate::{encode, storage, table};
+use crate::{ApiServer, encode, storage, table};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::sync::atomic::Ordering;
 use store::{Batch, Compacted, Event, EventKind, KeyValue, Revision};
 use tokio::time::{Instant, sleep_until};
 
@@ -41,6 +42,23 @@ struct Watcher {
     /// The first table of a watch has headers.
     headers: bool,
     finished: bool,
+    _running: Running,
+}
+
+/// Counts as a running watch as long as it lives.
+struct Running(ApiServer);
+
+impl Running {
+    fn new(server: &ApiServer) -> Self {
+        server.inner.metrics.watches.fetch_add(1, Ordering::Relaxed);
+        Running(server.clone())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.inner.metrics.watches.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What wakes a watch.
@@ -88,6 +106,7 @@ impl Call {
             stopping: self.server.stopping(),
             headers: true,
             finished: false,
+            _running: Running::new(&self.server),
             options,
             call: self,
         };
@@ -117,7 +136,7 @@ impl Watcher {
 
     async fn advance(&mut self, out: &mut Vec<u8>) -> Result<(), Status> {
         while let Some(kv) = self.initial.pop_front() {
-            self.object(out, "ADDED", &kv, None)?;
+            self.object(out, "ADDED", &kv)?;
             if out.len() >= PIECE {
                 return Ok(());
             }
@@ -187,27 +206,25 @@ impl Watcher {
                 (EventKind::Put, None) => "ADDED",
                 (EventKind::Put, Some(_)) => "MODIFIED",
             };
-            return self.object(out, what, &event.kv, None);
+            return self.object(out, what, &event.kv);
         }
-        let now = match event.kind {
-            EventKind::Put => Some(storage::decode(kind, &event.kv)?),
-            EventKind::Delete => None,
+        let matched = match &event.previous {
+            Some(before) => selector.matches_stored(kind, before)?,
+            None => false,
         };
-        let before = event.previous.as_ref().map(|kv| storage::decode(kind, kv)).transpose()?;
-        let matched = before.as_ref().is_some_and(|object| selector.matches(object));
-        let matches = now.as_ref().is_some_and(|object| selector.matches(object));
+        let matches = event.kind == EventKind::Put && selector.matches_stored(kind, &event.kv)?;
         match (matched, matches) {
             (false, false) => Ok(()),
-            (false, true) => self.object(out, "ADDED", &event.kv, now),
-            (true, true) => self.object(out, "MODIFIED", &event.kv, now),
+            (false, true) => self.object(out, "ADDED", &event.kv),
+            (true, true) => self.object(out, "MODIFIED", &event.kv),
             (true, false) => {
                 let last = event.previous.clone().unwrap_or_else(|| event.kv.clone());
-                self.object(out, "DELETED", &KeyValue { mod_revision: at, ..last }, None)
+                self.object(out, "DELETED", &KeyValue { mod_revision: at, ..last })
             }
         }
     }
 
-    fn object(&mut self, out: &mut Vec<u8>, what: &str, kv: &KeyValue, decoded: Option<Value>) -> Result<(), Status> {
+    fn object(&mut self, out: &mut Vec<u8>, what: &str, kv: &KeyValue) -> Result<(), Status> {
         let kind = &self.call.kind;
         if self.call.media.form == Form::Object {
             let mut object = Vec::new();
@@ -215,10 +232,7 @@ impl Watcher {
             line(out, what, |out| out.extend_from_slice(&object));
             return Ok(());
         }
-        let object = match decoded {
-            Some(object) => object,
-            None => storage::decode(kind, kv)?,
-        };
+        let object = storage::decode(kind, kv)?;
         let metadata = json!({"resourceVersion": kv.mod_revision.0.to_string()});
         let shown = self.shown(Some(&object), metadata);
         line(out, what, |out| encode::push_json(out, &shown));

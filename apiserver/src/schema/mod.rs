@@ -11,6 +11,8 @@
 pub mod apply;
 pub mod check;
 pub mod decode;
+#[cfg(feature = "descriptions")]
+pub mod descriptions;
 pub mod field_set;
 pub mod managed_fields;
 pub mod openapi;

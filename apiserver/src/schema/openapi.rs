@@ -4,7 +4,7 @@
 //! made when it is first asked for. `kubectl apply`, `create`, `explain` and `diff` read v3: the PATCH operations for their
 //! content types and the `fieldValidation` parameter, the schemas for their merge extensions.
 //!
-//! Follows OpenAPI 3.0 and KEP-2896. Descriptions are left out unless the caller has some.
+//! Follows OpenAPI 3.0 and KEP-2896. Descriptions are left out unless the caller has some, or the cargo feature `descriptions` is on.
 
 use super::table;
 use super::types::{Field, ListKind, Object, ObjectRef, SchemaOr, Schemas, Type};
@@ -12,7 +12,7 @@ use crate::registry::{Registry, ResourceKind};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha512_256};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
 /// A document as it is served.
@@ -56,8 +56,10 @@ impl std::fmt::Debug for Documents {
 }
 
 impl Documents {
-    /// The documents of these kinds; `version` is the server's, such as `v1.36.0`.
+    /// The documents of these kinds; `version` is the server's, such as `v1.36.0`. Without `describe`, the built-in
+    /// descriptions are taken if the feature `descriptions` is on.
     pub fn new(registry: &Registry, schemas: Arc<Schemas>, version: &str, describe: Option<Arc<Describe>>) -> Self {
+        let describe = describe.or_else(built_in_descriptions);
         let mut by_path: BTreeMap<String, Vec<Arc<ResourceKind>>> = BTreeMap::new();
         for kind in registry.iter() {
             by_path.entry(group_path(&kind.group, &kind.version)).or_default().push(kind.clone());
@@ -122,6 +124,16 @@ impl Documents {
     }
 }
 
+#[cfg(feature = "descriptions")]
+fn built_in_descriptions() -> Option<Arc<Describe>> {
+    Some(super::descriptions::describe())
+}
+
+#[cfg(not(feature = "descriptions"))]
+fn built_in_descriptions() -> Option<Arc<Describe>> {
+    None
+}
+
 fn group_path(group: &str, version: &str) -> String {
     if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
 }
@@ -170,7 +182,7 @@ fn fingerprint(object: &Object) -> String {
 struct Writer<'a> {
     dialect: Dialect,
     documents: &'a Documents,
-    objects: BTreeMap<String, ObjectRef>,
+    seen: BTreeSet<String>,
     waiting: Vec<ObjectRef>,
     kinds: HashMap<String, Vec<Value>>,
 }
@@ -231,7 +243,7 @@ impl<'a> Operation<'a> {
 
 impl<'a> Writer<'a> {
     fn new(dialect: Dialect, documents: &'a Documents) -> Self {
-        Writer { dialect, documents, objects: BTreeMap::new(), waiting: Vec::new(), kinds: HashMap::new() }
+        Writer { dialect, documents, seen: BTreeSet::new(), waiting: Vec::new(), kinds: HashMap::new() }
     }
 
     fn paths(&mut self, kinds: &[Arc<ResourceKind>]) -> Map<String, Value> {
@@ -424,8 +436,7 @@ impl<'a> Writer<'a> {
         let name = full_name(&object.name);
         let place = if self.dialect == Dialect::V2 { "definitions" } else { "components/schemas" };
         let reference = json!({"$ref": format!("#/{place}/{name}")});
-        if !self.objects.contains_key(&name) {
-            self.objects.insert(name, object.clone());
+        if self.seen.insert(name) {
             self.waiting.push(object.clone());
         }
         reference

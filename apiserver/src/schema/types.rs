@@ -1,7 +1,7 @@
 //! What a type is: the vocabulary of the schema table.
 //!
 //! A [`Type`] is a scalar, a list, a map or an [`Object`] with named fields. Objects of built-in kinds live in the generated
-//! [`table`](super::table) for the whole run of the program; those of custom resources are made at run time and counted. An
+//! [`table`] for the whole run of the program; those of custom resources are made at run time and counted. An
 //! [`ObjectRef`] is either, so that walkers need one code path.
 //!
 //! Follows `x-kubernetes-list-type`, `-list-map-keys`, `-map-type` (KEP-555) and the patch strategies of the Go struct tags.

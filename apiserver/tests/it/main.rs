@@ -1,8 +1,10 @@
 //! The API server's edge: requests in, answers out, over the in-process router.
 
+mod admission;
 mod apply;
 mod deletion;
 mod forms;
+mod house;
 mod objects;
 mod parts;
 mod races;

@@ -37,6 +37,11 @@ impl Api {
         kube::Client::new(router, "default")
     }
 
+    pub(crate) fn dump(&self) {
+        for l in self.0.lock().log.iter().take(80) {
+            eprintln!("{l}");
+        }
+    }
     pub(crate) fn revision(&self) -> u64 {
         self.0.lock().revision
     }
@@ -97,7 +102,7 @@ fn conflict(message: &str) -> (StatusCode, &'static str, String) {
 }
 
 /// Kinds that discovery lists: group/version, plural, kind, namespaced.
-const KINDS: [(&str, &str, &str, bool); 12] = [
+const KINDS: [(&str, &str, &str, bool); 13] = [
     ("v1", "namespaces", "Namespace", false),
     ("v1", "nodes", "Node", false),
     ("v1", "pods", "Pod", true),
@@ -109,6 +114,7 @@ const KINDS: [(&str, &str, &str, bool); 12] = [
     ("v1", "persistentvolumeclaims", "PersistentVolumeClaim", true),
     ("apps/v1", "deployments", "Deployment", true),
     ("apps/v1", "replicasets", "ReplicaSet", true),
+    ("discovery.k8s.io/v1", "endpointslices", "EndpointSlice", true),
     ("example.com/v1", "widgets", "Widget", true),
 ];
 
@@ -131,9 +137,13 @@ fn discovery(path: &str) -> Option<Value> {
                 let version = json!({"groupVersion": format!("{name}/v1"), "version": "v1"});
                 json!({"name": name, "versions": [version], "preferredVersion": version})
             };
-            Some(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group("apps"), group("example.com")]}))
+            Some(
+                json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group("apps"), group("discovery.k8s.io"), group("example.com")]}),
+            )
         }
-        "apis/apps/v1" | "apis/example.com/v1" => Some(resources(path.trim_start_matches("apis/"))),
+        "apis/apps/v1" | "apis/discovery.k8s.io/v1" | "apis/example.com/v1" => {
+            Some(resources(path.trim_start_matches("apis/")))
+        }
         _ => None,
     }
 }

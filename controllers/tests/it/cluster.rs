@@ -85,6 +85,18 @@ impl Cluster {
         Some(serde_json::to_value(object).expect("an object"))
     }
 
+    /// Waits until an object is gone: for what comes after a retry, which a settled cluster does not wait for.
+    pub(crate) async fn gone(&self, version: &str, kind: &str, name: &str) {
+        for _ in 0..600 {
+            self.settled().await;
+            if self.get(version, kind, name).await.is_none() {
+                return;
+            }
+            tokio::time::advance(Duration::from_millis(100)).await;
+        }
+        panic!("{kind} {name} is still there after a minute");
+    }
+
     /// Every object of a kind, in all namespaces.
     pub(crate) async fn list(&self, version: &str, kind: &str) -> Vec<Value> {
         let list = self.api(version, kind, None).list(&ListParams::default()).await.expect("the API answers");

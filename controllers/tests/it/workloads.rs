@@ -1,6 +1,6 @@
 //! From workloads to pods on nodes and addresses behind Services.
 
-use crate::cluster::{Cluster, deployment, service};
+use crate::cluster::{Cluster, deployment, service, template};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -148,4 +148,69 @@ async fn the_same_seed_makes_the_same_cluster() {
         );
     }
     assert_eq!(runs[0], runs[1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stateful_set_has_stable_names_and_claims_and_updates_from_the_top() {
+    let cluster = Cluster::start().await;
+    let set = json!({"metadata": {"name": "db"}, "spec": {"replicas": 3, "serviceName": "db", "selector": {"matchLabels": {"app": "db"}},
+        "template": template("db", "v1"), "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {}}]}});
+    cluster.create("apps/v1", "StatefulSet", set).await;
+    cluster.settled().await;
+    assert_eq!(cluster.names("v1", "Pod").await, ["db-0", "db-1", "db-2"]);
+    assert_eq!(cluster.names("v1", "PersistentVolumeClaim").await, ["data-db-0", "data-db-1", "data-db-2"]);
+    let status = |set: Option<Value>| set.map(|set| set["status"].clone()).unwrap_or_default();
+    let before = status(cluster.get("apps/v1", "StatefulSet", "db").await);
+    assert_eq!((&before["readyReplicas"], &before["currentReplicas"]), (&json!(3), &json!(3)));
+
+    cluster.merge("apps/v1", "StatefulSet", "db", json!({"spec": {"template": template("db", "v2")}})).await;
+    cluster.settled().await;
+    let pods = cluster.list("v1", "Pod").await;
+    assert!(pods.iter().all(|pod| pod["spec"]["containers"][0]["image"] == "v2"));
+    let after = status(cluster.get("apps/v1", "StatefulSet", "db").await);
+    assert_ne!(after["currentRevision"], before["currentRevision"]);
+    assert_eq!((&after["currentRevision"], &after["updatedReplicas"]), (&after["updateRevision"], &json!(3)));
+    let deleted = cluster.events("SuccessfulDelete").await;
+    assert_eq!(deleted, ["2", "1", "0"].map(|n| format!("delete Pod db-{n} in StatefulSet db successful")));
+    assert_eq!(cluster.names("apps/v1", "ControllerRevision").await.len(), 2);
+
+    cluster.merge("apps/v1", "StatefulSet", "db", json!({"spec": {"replicas": 1}})).await;
+    cluster.settled().await;
+    assert_eq!(cluster.names("v1", "Pod").await, ["db-0"]);
+    assert_eq!(cluster.names("v1", "PersistentVolumeClaim").await.len(), 3, "claims outlive their pods");
+}
+
+#[tokio::test(start_paused = true)]
+async fn load_balancers_share_the_pool_and_give_their_addresses_back() {
+    let cluster = Cluster::start().await;
+    let balanced = |name: &str| {
+        let mut service = service(name);
+        service["spec"]["type"] = json!("LoadBalancer");
+        service
+    };
+    for name in ["a", "b", "c", "d", "e", "f", "g"] {
+        cluster.create("v1", "Service", balanced(name)).await;
+    }
+    cluster.settled().await;
+    let address = |service: Option<Value>| {
+        service.map(|service| service["status"]["loadBalancer"]["ingress"][0]["ip"].clone()).unwrap_or_default()
+    };
+    let mut given = vec![];
+    for name in ["a", "b", "c", "d", "e", "f"] {
+        given.push(address(cluster.get("v1", "Service", name).await));
+    }
+    given.sort_by_key(ToString::to_string);
+    assert_eq!(given, (1..=6).map(|n| json!(format!("172.18.255.{n}"))).collect::<Vec<_>>());
+    assert_eq!(address(cluster.get("v1", "Service", "g").await), Value::Null, "the pool is used up");
+
+    let freed = address(cluster.get("v1", "Service", "c").await);
+    cluster.delete("v1", "Service", "c", kube::api::DeleteParams::default()).await;
+    cluster.settled().await;
+    assert_eq!(cluster.get("v1", "Service", "c").await, None, "the finalizer is taken out");
+    assert_eq!(address(cluster.get("v1", "Service", "g").await), freed);
+
+    cluster.merge("v1", "Service", "a", json!({"spec": {"type": "ClusterIP"}})).await;
+    cluster.settled().await;
+    let released = cluster.get("v1", "Service", "a").await.expect("it exists");
+    assert_eq!((&released["status"]["loadBalancer"], &released["metadata"]["finalizers"]), (&json!({}), &json!([])));
 }

@@ -5,8 +5,10 @@ use crate::files::Files;
 use crate::program::{Container, ExitStatus};
 use super::stdio::{pipe, read_all};
 use netstack::{Config, Host, Network, PortTag};
+use futures::FutureExt;
 use std::net::IpAddr;
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 /// A machine with files that programs run on.
 pub(crate) struct Machine {
@@ -15,7 +17,7 @@ pub(crate) struct Machine {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) hostname: String,
     /// Kept, so that the network lives.
-    pub(crate) network: Network,
+    _network: Network,
 }
 
 /// What a program did.
@@ -46,7 +48,7 @@ impl Machine {
             files,
             env: vec![("HOME".to_owned(), "/root".to_owned())],
             hostname: "web-0".to_owned(),
-            network: network.clone(),
+            _network: network.clone(),
         }
     }
 
@@ -85,4 +87,31 @@ impl Machine {
     pub(crate) async fn sh(&self, script: &str) -> Ran {
         self.run(&["sh", "-c", script], "").await
     }
+}
+
+/// Keeps a program running on a machine until dropped. It listens before anything else runs.
+pub(crate) fn serving(machine: &Machine, args: &[&str]) -> AbortOnDropHandle<()> {
+    let program = builtins().program(args[0]).expect("a built-in program");
+    let (never, signals) = watch::channel(0);
+    let container = Container {
+        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        env: machine.env.clone(),
+        cwd: "/".to_owned(),
+        stdin: Box::new(tokio::io::empty()),
+        stdout: Box::new(tokio::io::sink()),
+        stderr: Box::new(tokio::io::sink()),
+        tty: false,
+        host: machine.host.clone(),
+        files: machine.files.clone(),
+        hostname: machine.hostname.clone(),
+        programs: builtins(),
+        signals,
+    };
+    let mut running = Box::pin(async move {
+        program.run(container).await;
+        drop(never);
+    });
+    // Polled once, so that its ports are open when this returns.
+    let _ = (&mut running).now_or_never();
+    AbortOnDropHandle::new(tokio::spawn(running))
 }

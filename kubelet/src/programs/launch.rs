@@ -2,9 +2,10 @@
 
 use super::Tool;
 use super::options::{Options, Order, duration};
-use super::stdio::{Outcome, SharedOutput};
-use crate::files::Kind;
-use crate::program::{Container, ExitStatus, Program};
+use super::stdio::{Outcome, SharedOutput, pipe, read_all};
+use crate::files::{Files, Kind};
+use crate::program::{Container, ExitStatus, Input, Program, Programs};
+use netstack::Host;
 use std::sync::Arc;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::Instant;
@@ -55,6 +56,62 @@ fn successor(container: &mut Container, args: Vec<String>) -> Container {
         programs: container.programs.clone(),
         signals: container.signals.clone(),
     }
+}
+
+/// What a server keeps of its container to start commands in it.
+#[derive(Clone)]
+pub(super) struct Surroundings {
+    pub(super) host: Host,
+    pub(super) files: Files,
+    pub(super) hostname: String,
+    env: Vec<(String, String)>,
+    cwd: String,
+    programs: Arc<dyn Programs>,
+    signals: tokio::sync::watch::Receiver<i32>,
+}
+
+impl Surroundings {
+    pub(super) fn of(container: &Container) -> Self {
+        Surroundings {
+            host: container.host.clone(),
+            files: container.files.clone(),
+            hostname: container.hostname.clone(),
+            env: container.env.clone(),
+            cwd: container.cwd.clone(),
+            programs: container.programs.clone(),
+            signals: container.signals.clone(),
+        }
+    }
+
+    /// A container without input whose output and errors go to one stream.
+    pub(super) fn container(&self, args: Vec<String>, input: Input, output: &SharedOutput) -> Container {
+        Container {
+            args,
+            env: self.env.clone(),
+            cwd: self.cwd.clone(),
+            stdin: input,
+            stdout: Box::new(output.clone()),
+            stderr: Box::new(output.clone()),
+            tty: false,
+            host: self.host.clone(),
+            files: self.files.clone(),
+            hostname: self.hostname.clone(),
+            programs: self.programs.clone(),
+            signals: self.signals.clone(),
+        }
+    }
+}
+
+/// Runs a command and collects what it says on both streams.
+pub(super) async fn capture(surroundings: &Surroundings, args: Vec<String>) -> (ExitStatus, Vec<u8>) {
+    let Some(program) = surroundings.programs.program(&args[0]) else {
+        return (127, format!("{}: not found\n", args[0]).into_bytes());
+    };
+    let (output, reader) = pipe();
+    let container = surroundings.container(args, Box::new(tokio::io::empty()), &output);
+    drop(output);
+    let (status, text) = tokio::join!(run(program, container), read_all(reader));
+    (status, text.unwrap_or_default())
 }
 
 /// Runs a program; signals that it does not watch end it.

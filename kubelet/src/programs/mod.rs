@@ -6,19 +6,27 @@
 //!
 //! A tool is a function over a [`Container`] in the table of its family. What it does not do is not in its usage.
 
+mod agnhost;
 mod clock;
+mod curl;
+mod dig;
 mod escapes;
 mod grep;
+mod http;
 pub mod images;
 mod launch;
+mod net;
+mod nslookup;
 mod options;
 mod print;
+pub mod resolver;
 mod shell;
 pub mod standin;
 mod stdio;
 mod system;
 mod terminal;
 mod text;
+mod wget;
 
 use crate::program::{Container, ExitStatus, Program, Programs};
 use async_trait::async_trait;
@@ -97,7 +105,7 @@ pub fn builtins() -> Arc<dyn Programs> {
     static BUILTINS: OnceLock<Arc<Builtins>> = OnceLock::new();
     let builtins = BUILTINS.get_or_init(|| {
         let mut programs: BTreeMap<&'static str, Arc<dyn Program>> = BTreeMap::new();
-        let families = [grep::TOOLS, launch::TOOLS, system::TOOLS, text::TOOLS];
+        let families = [agnhost::TOOLS, curl::TOOLS, dig::TOOLS, grep::TOOLS, launch::TOOLS, net::TOOLS, nslookup::TOOLS, system::TOOLS, text::TOOLS, wget::TOOLS];
         for tool in families.into_iter().flatten() {
             let plain: Arc<dyn Program> =
                 Arc::new(Tool { name: tool.name, run: tool.run, handles_signals: tool.handles_signals });

@@ -3,4 +3,5 @@
 mod naive;
 mod network;
 mod spec_11_network_policy;
+mod spec_12_cluster_network_policy;
 mod support;

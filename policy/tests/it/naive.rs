@@ -6,6 +6,7 @@ use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyPeer, Network
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use netstack::{FiveTuple, NewFlow, PortTag, Protocol};
+use policy::v1alpha2::{ClusterNetworkPolicy, EgressPeer, PodPeer, ProtocolMatch};
 use policy::{PodInfo, PolicyTable, Ruling};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
@@ -26,6 +27,7 @@ struct World {
     namespaces: Vec<Namespace>,
     pods: Vec<(Pod, IpAddr)>,
     policies: Vec<NetworkPolicy>,
+    cluster_policies: Vec<ClusterNetworkPolicy>,
     nodes: Vec<(IpAddr, String)>,
 }
 
@@ -62,6 +64,87 @@ impl World {
     }
 
     fn direction(&self, pod: &Pod, direction: &str, peer: &End<'_>, flow: &NewFlow, destination: Option<&Pod>) -> bool {
+        self.tier("Admin", pod, direction, peer, flow, destination)
+            .or_else(|| self.network_policies(pod, direction, peer, flow, destination))
+            .or_else(|| self.tier("Baseline", pod, direction, peer, flow, destination))
+            .unwrap_or(true)
+    }
+
+    /// What a tier of the administrator's decides, if it does.
+    fn tier(
+        &self,
+        tier: &str,
+        pod: &Pod,
+        direction: &str,
+        peer: &End<'_>,
+        flow: &NewFlow,
+        destination: Option<&Pod>,
+    ) -> Option<bool> {
+        let mut policies: Vec<&ClusterNetworkPolicy> =
+            self.cluster_policies.iter().filter(|policy| policy.spec.tier == tier).collect();
+        policies.sort_by_key(|policy| (policy.spec.priority, policy.metadata.name.clone()));
+        let of_subject = policies.into_iter().filter(|policy| self.is_of(&policy.spec.subject, pod));
+        let rules: Vec<(String, Vec<EgressPeer>, Vec<ProtocolMatch>)> = of_subject
+            .flat_map(|policy| {
+                let spec = policy.spec.clone();
+                if direction == "Ingress" {
+                    let wide = |pod| EgressPeer { pod, ..EgressPeer::default() };
+                    let rules = spec.ingress.into_iter();
+                    rules
+                        .map(|rule| (rule.action, rule.from.into_iter().map(wide).collect(), rule.protocols))
+                        .collect::<Vec<_>>()
+                } else {
+                    spec.egress.into_iter().map(|rule| (rule.action, rule.to, rule.protocols)).collect()
+                }
+            })
+            .collect();
+        for (action, peers, protocols) in rules {
+            let peer_matches = peers.iter().any(|allowed| match &allowed.networks {
+                Some(networks) => {
+                    networks.iter().any(|range| range.parse::<ipnet::IpNet>().expect("a range").contains(&peer.address))
+                }
+                None => peer.pod.is_some_and(|pod| self.is_of(&allowed.pod, pod)),
+            });
+            let protocol_matches =
+                protocols.is_empty() || protocols.iter().any(|given| protocol(given, flow, destination));
+            if peer_matches && protocol_matches {
+                match action.as_str() {
+                    "Accept" => return Some(true),
+                    "Deny" => return Some(false),
+                    "Pass" => return None,
+                    other => panic!("no action {other}"),
+                }
+            }
+        }
+        None
+    }
+
+    fn is_of(&self, peer: &PodPeer, pod: &Pod) -> bool {
+        let (namespaces, pods) = match (&peer.namespaces, &peer.pods) {
+            (Some(namespaces), None) => (namespaces.clone(), LabelSelector::default()),
+            (None, Some(pods)) => (pods.namespace_selector.clone(), pods.pod_selector.clone()),
+            other => panic!("not exactly one of {other:?}"),
+        };
+        selects(&namespaces, &self.namespace_labels(pod)) && selects(&pods, &labels_of(pod))
+    }
+
+    fn namespace_labels(&self, pod: &Pod) -> Labels {
+        let name = pod.metadata.namespace.clone().unwrap_or_default();
+        let object = self.namespaces.iter().find(|namespace| namespace.metadata.name.as_ref() == Some(&name));
+        let mut labels = object.and_then(|object| object.metadata.labels.clone()).unwrap_or_default();
+        labels.insert("kubernetes.io/metadata.name".into(), name);
+        labels
+    }
+
+    /// What the namespace's policies decide, if any isolates the pod.
+    fn network_policies(
+        &self,
+        pod: &Pod,
+        direction: &str,
+        peer: &End<'_>,
+        flow: &NewFlow,
+        destination: Option<&Pod>,
+    ) -> Option<bool> {
         let mut isolated = false;
         for policy in &self.policies {
             let spec = policy.spec.as_ref().expect("a spec");
@@ -88,11 +171,11 @@ impl World {
                 let peer_matches = peers.is_empty() || peers.iter().any(|allowed| self.peer(policy, allowed, peer));
                 let port_matches = ports.is_empty() || ports.iter().any(|allowed| port(allowed, flow, destination));
                 if peer_matches && port_matches {
-                    return true;
+                    return Some(true);
                 }
             }
         }
-        !isolated
+        isolated.then_some(false)
     }
 
     fn peer(&self, policy: &NetworkPolicy, allowed: &NetworkPolicyPeer, peer: &End<'_>) -> bool {
@@ -103,13 +186,7 @@ impl World {
         let Some(pod) = peer.pod else { return false };
         let namespace_matches = match &allowed.namespace_selector {
             None => pod.metadata.namespace == policy.metadata.namespace,
-            Some(selector) => {
-                let name = pod.metadata.namespace.clone().unwrap_or_default();
-                let object = self.namespaces.iter().find(|namespace| namespace.metadata.name.as_ref() == Some(&name));
-                let mut labels = object.and_then(|object| object.metadata.labels.clone()).unwrap_or_default();
-                labels.insert("kubernetes.io/metadata.name".into(), name);
-                selects(selector, &labels)
-            }
+            Some(selector) => selects(selector, &self.namespace_labels(pod)),
         };
         namespace_matches && allowed.pod_selector.as_ref().is_none_or(|selector| selects(selector, &labels_of(pod)))
     }
@@ -157,6 +234,33 @@ fn port(allowed: &NetworkPolicyPort, flow: &NewFlow, destination: Option<&Pod>) 
             first.is_some_and(|port| port.container_port == number)
         }
     }
+}
+
+fn protocol(given: &ProtocolMatch, flow: &NewFlow, destination: Option<&Pod>) -> bool {
+    let number = i32::from(flow.translated.dst.port());
+    if let Some(wanted) = &given.destination_named_port {
+        let names = [(Protocol::Tcp, "TCP"), (Protocol::Udp, "UDP"), (Protocol::Sctp, "SCTP")];
+        return names.iter().any(|(protocol, name)| {
+            let port = NetworkPolicyPort {
+                protocol: Some((*name).into()),
+                port: Some(IntOrString::String(wanted.clone())),
+                end_port: None,
+            };
+            flow.translated.protocol == *protocol && self::port(&port, flow, destination)
+        });
+    }
+    let wanted = match flow.translated.protocol {
+        Protocol::Tcp => &given.tcp,
+        Protocol::Udp => &given.udp,
+        Protocol::Sctp => &given.sctp,
+        _ => return false,
+    };
+    let port = wanted.as_ref().and_then(|wanted| wanted.destination_port.as_ref());
+    port.is_some_and(|port| match (&port.number, &port.range) {
+        (Some(one), None) => *one == number,
+        (None, Some(range)) => (range.start..=range.end).contains(&number),
+        other => panic!("not exactly one of {other:?}"),
+    })
 }
 
 // ── random worlds ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -273,6 +377,59 @@ impl Dice {
         .expect("a NetworkPolicy")
     }
 
+    fn pod_peer(&mut self) -> Value {
+        if self.one_in(2) {
+            return json!({ "namespaces": self.namespace_selector() });
+        }
+        json!({ "pods": { "namespaceSelector": self.namespace_selector(), "podSelector": self.selector() } })
+    }
+
+    fn protocol_match(&mut self) -> Value {
+        if self.one_in(4) {
+            return json!({ "destinationNamedPort": *self.pick(&["http", "dns"]) });
+        }
+        let protocol = *self.pick(&["tcp", "tcp", "udp", "sctp"]);
+        let port = if self.one_in(2) {
+            json!({ "number": *self.pick(&[53, 80, 8080]) })
+        } else {
+            json!({ "range": { "start": 50, "end": *self.pick(&[80, 90, 8080]) } })
+        };
+        json!({ protocol: { "destinationPort": port } })
+    }
+
+    fn cluster_rule(&mut self, peers: &str) -> Value {
+        let mut rule = json!({ "action": *self.pick(&["Accept", "Deny", "Pass"]) });
+        let count = 1 + self.up_to(1);
+        rule[peers] = (0..count)
+            .map(|_| {
+                if peers == "to" && self.one_in(2) {
+                    let ranges = ["10.244.0.0/16", "10.244.1.0/24", "203.0.113.0/29", "0.0.0.0/0", "::/0"];
+                    return json!({ "networks": [*self.pick(&ranges), *self.pick(&ranges)] });
+                }
+                self.pod_peer()
+            })
+            .collect();
+        if self.one_in(2) {
+            let count = 1 + self.up_to(1);
+            rule["protocols"] = (0..count).map(|_| self.protocol_match()).collect();
+        }
+        rule
+    }
+
+    fn cluster_policy(&mut self, number: usize) -> ClusterNetworkPolicy {
+        let mut spec = json!({
+            "tier": *self.pick(&["Admin", "Baseline"]),
+            "priority": self.up_to(3),
+            "subject": self.pod_peer(),
+        });
+        for (field, peers) in [("ingress", "from"), ("egress", "to")] {
+            let count = self.up_to(2);
+            spec[field] = (0..count).map(|_| self.cluster_rule(peers)).collect();
+        }
+        serde_json::from_value(json!({ "metadata": { "name": format!("cluster-{number}") }, "spec": spec }))
+            .expect("a ClusterNetworkPolicy")
+    }
+
     fn labels(&mut self) -> String {
         let a = *self.pick(&["", "a=1 ", "a=2 "]);
         let b = *self.pick(&["", "b=1 ", "b=2 "]);
@@ -296,7 +453,9 @@ impl Dice {
             .collect();
         let count = self.up_to(6);
         let policies = (0..count).map(|number| self.policy(number)).collect();
-        World { namespaces, pods, policies, nodes }
+        let count = if self.one_in(2) { 0 } else { self.up_to(4) };
+        let cluster_policies = (0..count).map(|number| self.cluster_policy(number)).collect();
+        World { namespaces, pods, policies, cluster_policies, nodes }
     }
 
     fn flow(&mut self, world: &World) -> NewFlow {
@@ -329,19 +488,30 @@ fn the_compiled_rules_and_their_explanation_agree_with_a_naive_reading() {
         let pods: Vec<(&Pod, [IpAddr; 1])> = world.pods.iter().map(|(pod, ip)| (pod, [*ip])).collect();
         let infos = pods.iter().map(|(pod, ips)| PodInfo { pod, ips });
         let table = PolicyTable::build(&world.policies, &world.namespaces, infos, world.nodes.clone());
+        let table = world.cluster_policies.iter().fold(table, |table, policy| table.with_cluster_policy(policy));
         for number in 0..FLOWS {
             let flow = dice.flow(&world);
             let (egress, ingress) = world.allows(&flow);
             let explanation = table.explain(&flow);
-            let context = || format!("seed {seed}, flow {number}: {flow:?}\n{:#?}\n{explanation:#?}", world.policies);
+            let context = || {
+                format!(
+                    "seed {seed}, flow {number}: {flow:?}\n{:#?}\n{:#?}\n{explanation:#?}",
+                    world.policies, world.cluster_policies
+                )
+            };
             assert_eq!(table.allows(&flow).is_ok(), egress && ingress, "{}", context());
             assert_eq!(explanation.allowed, egress && ingress, "{}", context());
             assert_eq!(explanation.egress.ruling != Ruling::Denied, egress, "{}", context());
             assert_eq!(explanation.ingress.ruling != Ruling::Denied, ingress, "{}", context());
-            let reason = match (egress, ingress) {
-                (false, _) => Some(policy::reason::POLICY_DENIED_EGRESS),
-                (true, false) => Some(policy::reason::POLICY_DENIED_INGRESS),
-                _ => None,
+            let (side, code) = if egress {
+                (&explanation.ingress, policy::reason::POLICY_DENIED_INGRESS)
+            } else {
+                (&explanation.egress, policy::reason::POLICY_DENIED_EGRESS)
+            };
+            let reason = match side.tier {
+                _ if egress && ingress => None,
+                Some("NetworkPolicy") => Some(code),
+                _ => Some(policy::reason::CNP_DENY),
             };
             assert_eq!(table.allows(&flow).err(), reason, "{}", context());
             denied += usize::from(reason.is_some());
@@ -360,13 +530,26 @@ fn a_policy_that_comes_and_goes_leaves_no_trace() {
         let pods: Vec<(Pod, [IpAddr; 1])> = world.pods.iter().map(|(pod, ip)| (pod.clone(), [*ip])).collect();
         let infos = pods.iter().map(|(pod, ips)| PodInfo { pod, ips });
         let mut table = PolicyTable::build(&world.policies, &world.namespaces, infos, world.nodes.clone());
+        for policy in &world.cluster_policies {
+            table = table.with_cluster_policy(policy);
+        }
         for step in 0..10 {
             for _ in 0..10 {
                 let flow = dice.flow(&world); // fills the caches that the next step must not believe
                 let (egress, ingress) = world.allows(&flow);
                 assert_eq!(table.allows(&flow).is_ok(), egress && ingress, "seed {seed}, step {step}: {flow:?}");
             }
-            if dice.one_in(2) && !world.policies.is_empty() {
+            if dice.one_in(3) {
+                let number = dice.up_to(4);
+                let policy = dice.cluster_policy(number); // perhaps another state of one that is known
+                world.cluster_policies.retain(|known| known.metadata.name != policy.metadata.name);
+                if dice.one_in(2) {
+                    table = table.with_cluster_policy(&policy);
+                    world.cluster_policies.push(policy);
+                } else {
+                    table = table.without_cluster_policy(&policy.metadata.name.expect("set"));
+                }
+            } else if dice.one_in(2) && !world.policies.is_empty() {
                 let gone = world.policies.swap_remove(dice.up_to(world.policies.len() - 1));
                 let metadata = gone.metadata;
                 table = table.without_policy(&metadata.namespace.expect("set"), &metadata.name.expect("set"));

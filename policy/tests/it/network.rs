@@ -36,6 +36,7 @@ fn net(denial: Denial) -> Net {
     let sources = Sources {
         policies: Informer::detached(activity.clone()),
         namespaces: Informer::detached(activity.clone()),
+        cluster_policies: Some(Informer::detached(activity.clone())),
         pods: Informer::detached(activity.clone()),
         nodes: Informer::detached(activity.clone()),
     };

@@ -334,6 +334,7 @@ fn rule_13_1_a_denial_names_the_isolating_policies_and_the_near_misses() {
         {
           "ruling": "Denied",
           "why": "default/api is isolated for ingress by default/allow-web, default/default-deny, default/metrics; no rule matched",
+          "tier": "NetworkPolicy",
           "policies": [
             "default/allow-web",
             "default/default-deny",

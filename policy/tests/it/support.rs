@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use netstack::{FiveTuple, NewFlow, PortTag, Protocol};
+use policy::v1alpha2::ClusterNetworkPolicy;
 use policy::{Explanation, PodInfo, PolicyTable};
 use serde::de::DeserializeOwned;
 use std::net::{IpAddr, SocketAddr};
@@ -15,14 +16,17 @@ pub(crate) enum Want {
     DenyEgress,
     /// The destination's policies say no.
     DenyIngress,
+    /// A policy of the whole cluster says no.
+    DenyCluster,
 }
-pub(crate) use Want::{Accept, DenyEgress, DenyIngress};
+pub(crate) use Want::{Accept, DenyCluster, DenyEgress, DenyIngress};
 
 #[derive(Default)]
 pub(crate) struct Cluster {
     namespaces: Vec<Namespace>,
     pods: Vec<(Pod, Vec<IpAddr>)>,
     policies: Vec<NetworkPolicy>,
+    cluster_policies: Vec<ClusterNetworkPolicy>,
     nodes: Vec<(IpAddr, String)>,
 }
 
@@ -117,9 +121,17 @@ impl Cluster {
         self
     }
 
+    /// A policy of the whole cluster with this name and this `spec`.
+    pub(crate) fn cluster_policy(mut self, name: &str, spec: &str) -> Self {
+        let text = format!("{{ metadata: {{ name: {name} }}, spec: {spec} }}");
+        self.cluster_policies.push(yaml(&text));
+        self
+    }
+
     pub(crate) fn table(&self) -> PolicyTable {
         let pods = self.pods.iter().map(|(pod, ips)| PodInfo { pod, ips });
-        PolicyTable::build(&self.policies, &self.namespaces, pods, self.nodes.clone())
+        let table = PolicyTable::build(&self.policies, &self.namespaces, pods, self.nodes.clone());
+        self.cluster_policies.iter().fold(table, |table, policy| table.with_cluster_policy(policy))
     }
 
     /// `default/db`, or an address.
@@ -155,6 +167,7 @@ impl Cluster {
             Ok(()) => Accept,
             Err(policy::reason::POLICY_DENIED_EGRESS) => DenyEgress,
             Err(policy::reason::POLICY_DENIED_INGRESS) => DenyIngress,
+            Err(policy::reason::CNP_DENY) => DenyCluster,
             Err(other) => panic!("no such reason: {other:?}"),
         }
     }

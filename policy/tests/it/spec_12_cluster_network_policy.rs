@@ -1,0 +1,162 @@
+//! ClusterNetworkPolicy, numbered as in the reference of semantics, chapter 12.
+
+use crate::support::{Accept, DenyCluster, DenyEgress, DenyIngress, cluster, masqueraded, via};
+use policy::Ruling;
+
+const EVERYBODY: &str = "{ namespaces: {} }";
+
+/// A policy for all pods with these ingress rules.
+fn ingress(tier: &str, priority: u16, rules: &str) -> String {
+    format!("{{ tier: {tier}, priority: {priority}, subject: {EVERYBODY}, ingress: [{rules}] }}")
+}
+
+fn egress(tier: &str, priority: u16, rules: &str) -> String {
+    format!("{{ tier: {tier}, priority: {priority}, subject: {EVERYBODY}, egress: [{rules}] }}")
+}
+
+fn from_web(action: &str) -> String {
+    format!("{{ action: {action}, from: [{{ namespaces: {{ matchLabels: {{ team: web }} }} }}] }}")
+}
+
+#[test]
+fn rule_12_1_the_subject_is_namespaces_or_pods_and_never_one_of_the_host_network() {
+    let deny = |subject: &str| {
+        let spec = format!(
+            "{{ tier: Admin, priority: 1, subject: {subject}, ingress: [{{ action: Deny, from: [{EVERYBODY}] }}] }}"
+        );
+        cluster().host_network_pod("default/agent", "app=db", "172.18.0.2").cluster_policy("deny", &spec)
+    };
+    let by_namespace = deny("{ namespaces: { matchLabels: { team: web } } }");
+    by_namespace.check(DenyCluster, "default/api", "web/front:80");
+    by_namespace.check(Accept, "web/front", "default/db:5432");
+    let by_pod = deny("{ pods: { namespaceSelector: {}, podSelector: { matchLabels: { app: api } } } }");
+    by_pod.check(DenyCluster, "default/db", "web/api:80");
+    by_pod.check(DenyCluster, "default/db", "default/api:80");
+    by_pod.check(Accept, "default/db", "web/front:80");
+    deny(EVERYBODY).check(Accept, "web/front", "default/agent:9100");
+    deny("{}").check(Accept, "default/db", "web/front:80");
+}
+
+#[test]
+fn rule_12_2_protocols_are_ports_ranges_or_names_and_none_means_all_traffic() {
+    let deny = |protocols: &str| {
+        let rule = format!("{{ action: Deny, from: [{EVERYBODY}], protocols: [{protocols}] }}");
+        cluster().cluster_policy("deny", &ingress("Admin", 1, &rule))
+    };
+    let number = deny("{ tcp: { destinationPort: { number: 80 } } }");
+    number.check(DenyCluster, "web/front", "default/db:80");
+    number.check(Accept, "web/front", "default/db:81");
+    number.check(Accept, "web/front", "default/db:80/UDP");
+    number.check(Accept, "web/front", "default/db:ICMP");
+    let range = deny("{ udp: { destinationPort: { range: { start: 80, end: 90 } } } }");
+    range.check(DenyCluster, "web/front", "default/db:90/UDP");
+    range.check(Accept, "web/front", "default/db:91/UDP");
+    let named = deny("{ destinationNamedPort: http }, { destinationNamedPort: dns }");
+    named.check(DenyCluster, "web/front", "default/api:8080");
+    named.check(DenyCluster, "web/front", "default/api-2:9090");
+    named.check(DenyCluster, "web/front", "default/api:53/UDP");
+    named.check(Accept, "web/front", "default/api:9090");
+    deny("").check(DenyCluster, "web/front", "default/db:ICMP");
+}
+
+#[test]
+fn rule_12_3_networks_match_addresses_pods_included() {
+    let spec = egress("Admin", 1, "{ action: Deny, to: [{ networks: [10.244.2.0/24, 8.8.8.0/24] }] }");
+    let net = cluster().cluster_policy("deny", &spec);
+    net.check(DenyCluster, "default/db", "web/front:80");
+    net.check(DenyCluster, "default/db", "8.8.8.8:53/UDP");
+    net.check(DenyCluster, "default/db", "8.8.8.8:ICMP");
+    net.check(Accept, "default/db", "default/api:80");
+}
+
+#[test]
+fn rule_12_3_what_is_unknown_fails_closed() {
+    for unknown in ["{ domainNames: [example.com] }", "{ nodes: {} }", "{ planets: {} }", "{ networks: [nowhere] }"] {
+        let rule = |action: &str| format!("{{ action: {action}, to: [{EVERYBODY}, {unknown}] }}");
+        let deny = egress("Admin", 2, "{ action: Deny, to: [{ namespaces: {} }] }");
+        let accept = cluster().cluster_policy("a", &egress("Admin", 1, &rule("Accept"))).cluster_policy("b", &deny);
+        accept.check(DenyCluster, "default/db", "web/front:80"); // the Accept matched nothing
+        accept.check(Accept, "default/db", "8.8.8.8:443");
+        for action in ["Deny", "Pass"] {
+            let net = cluster().cluster_policy("a", &egress("Admin", 1, &rule(action)));
+            net.check(DenyCluster, "default/db", "8.8.8.8:443");
+        }
+    }
+    let no_port = format!(
+        "{{ action: Accept, from: [{EVERYBODY}], protocols: [{{ tcp: {{}} }}] }}, {{ action: Deny, from: [{EVERYBODY}] }}"
+    );
+    cluster().cluster_policy("a", &ingress("Admin", 1, &no_port)).check(DenyCluster, "web/front", "default/db:80");
+}
+
+#[test]
+fn rule_12_4_the_admin_tier_comes_before_and_the_baseline_tier_after_network_policies() {
+    let deny_all = "{ podSelector: { matchLabels: { app: db } }, policyTypes: [Ingress] }";
+    let allow_all = "{ podSelector: { matchLabels: { app: db } }, ingress: [{}] }";
+    let net = |tier: &str, action: &str, policy: &str| {
+        cluster().policy("np", policy).cluster_policy("cnp", &ingress(tier, 1, &from_web(action)))
+    };
+    net("Admin", "Accept", deny_all).check(Accept, "web/front", "default/db:80");
+    net("Admin", "Deny", allow_all).check(DenyCluster, "web/front", "default/db:80");
+    net("Admin", "Pass", deny_all).check(DenyIngress, "web/front", "default/db:80");
+    net("Admin", "Pass", allow_all).check(Accept, "web/front", "default/db:80");
+    net("Admin", "Accept", deny_all).check(DenyIngress, "default/api", "default/db:80"); // no rule for it
+    net("Baseline", "Deny", allow_all).check(Accept, "web/front", "default/db:80");
+    net("Baseline", "Accept", deny_all).check(DenyIngress, "web/front", "default/db:80");
+    net("Baseline", "Deny", allow_all).check(DenyCluster, "web/front", "default/api:80"); // not isolated
+    net("Baseline", "Pass", allow_all).check(Accept, "web/front", "default/api:80");
+}
+
+#[test]
+fn rule_12_4_within_a_tier_priority_then_name_then_place_decide() {
+    let both = |first: (&str, u16, &str), second: (&str, u16, &str)| {
+        let policy = |(_, priority, action): (&str, u16, &str)| ingress("Admin", priority, &from_web(action));
+        cluster().cluster_policy(first.0, &policy(first)).cluster_policy(second.0, &policy(second))
+    };
+    both(("a", 2, "Deny"), ("b", 1, "Accept")).check(Accept, "web/front", "default/db:80");
+    both(("a", 1, "Deny"), ("b", 2, "Accept")).check(DenyCluster, "web/front", "default/db:80");
+    both(("b", 1, "Deny"), ("a", 1, "Accept")).check(Accept, "web/front", "default/db:80");
+    both(("a", 1, "Pass"), ("b", 2, "Deny")).check(Accept, "web/front", "default/db:80"); // leaves the tier
+    let places = format!("{}, {}", from_web("Deny"), from_web("Accept"));
+    cluster().cluster_policy("a", &ingress("Admin", 1, &places)).check(DenyCluster, "web/front", "default/db:80");
+}
+
+#[test]
+fn rule_12_4_an_accepted_egress_does_not_bypass_the_destinations_ingress() {
+    let accept = egress("Admin", 1, &format!("{{ action: Accept, to: [{EVERYBODY}] }}"));
+    let net = cluster()
+        .cluster_policy("out", &accept)
+        .policy("no-egress", "{ podSelector: {}, policyTypes: [Egress] }")
+        .policy_in("web", "no-ingress", "{ podSelector: {}, policyTypes: [Ingress] }");
+    net.check(Accept, "default/api", "default/db:80");
+    net.check(DenyIngress, "default/api", "web/front:80");
+    net.check(DenyEgress, "default/api", "8.8.8.8:443");
+}
+
+#[test]
+fn rule_12_5_a_pods_own_address_is_exempt_and_a_hairpin_through_a_service_is_not() {
+    let deny = ingress("Admin", 1, &format!("{{ action: Deny, from: [{EVERYBODY}] }}"));
+    let net = cluster().cluster_policy("deny", &deny);
+    net.check(Accept, "default/db", "default/db:5432");
+    let hairpin = via(net.flow("default/db", "default/db:5432"), "10.96.0.20:80");
+    assert_eq!(net.outcome(&masqueraded(hairpin, "172.18.0.2")), DenyCluster);
+    net.check(Accept, "172.18.0.2", "default/db:5432"); // the kubelet
+}
+
+#[test]
+fn rule_13_1_an_explanation_names_the_tier_and_the_rule() {
+    let spec = ingress(
+        "Admin",
+        1,
+        &format!(
+            "{{ action: Accept, from: [{EVERYBODY}], protocols: [{{ tcp: {{ destinationPort: {{ number: 443 }} }} }}] }}, {{ name: no-web, action: Deny, from: [{EVERYBODY}] }}"
+        ),
+    );
+    let net = cluster().cluster_policy("lockdown", &spec).policy("np", "{ podSelector: {}, ingress: [{}] }");
+    let side = net.explain("web/front", "default/db:80").ingress;
+    assert_eq!((side.ruling, side.tier), (Ruling::Denied, Some("Admin")));
+    assert_eq!(side.why, "ingress rule 1 of lockdown denies it");
+    assert_eq!(side.policies, ["lockdown", "default/np"]);
+    assert_eq!(side.decided_by.and_then(|rule| rule.name).as_deref(), Some("no-web"));
+    let misses: Vec<&str> = side.near_misses.iter().map(|miss| miss.problem.as_str()).collect();
+    assert_eq!(misses, ["port 80/TCP is not in [443/TCP]"]);
+}
