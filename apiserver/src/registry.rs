@@ -1,6 +1,6 @@
 //! The table of resource kinds: everything that tells one kind from another is a row of it.
 //!
-//! The generic handler ([`crate::handler`]) knows no kind; it looks up the row and does what it says. Built-in rows stand in
+//! The generic handler (`handler`) knows no kind; it looks up the row and does what it says. Built-in rows stand in
 //! [`crate::kinds`]; a CustomResourceDefinition adds one at run time.
 
 use crate::kinds;

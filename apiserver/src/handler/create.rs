@@ -128,7 +128,7 @@ impl Call {
                 };
             }
             let kv = KeyValue { key, value, create_revision: revision, mod_revision: revision, version: 1 };
-            return Ok(Written { kv, deleted: false });
+            return Ok(Written { kv });
         }
         Err(self.conflict(name, "other writes kept coming first"))
     }

@@ -57,19 +57,18 @@ impl Call {
             after = Some(Arc::from(format!("{prefix}{}", token.after)));
         }
         // A selector that says the name needs no scan.
-        if let (Some(name), None, None) = (options.selector.name(), at, &after) {
-            if !self.kind.namespaced || !self.namespace().is_empty() {
-                let revision = self.server.revision();
-                let found = self.server.inner.store.get(&self.kind.key(self.namespace(), name)).await;
-                let revision = found.as_ref().map_or(revision, |kv| revision.max(kv.mod_revision));
-                let mut items = Vec::new();
-                if let Some(kv) = found {
-                    if options.selector.matches_stored(&self.kind, &kv)? {
-                        items.push(kv);
-                    }
+        let one_namespace = !self.kind.namespaced || !self.namespace().is_empty();
+        if let (Some(name), true, None, None) = (options.selector.name(), one_namespace, at, &after) {
+            let revision = self.server.revision();
+            let found = self.server.inner.store.get(&self.kind.key(self.namespace(), name)).await;
+            let revision = found.as_ref().map_or(revision, |kv| revision.max(kv.mod_revision));
+            let mut items = Vec::new();
+            for kv in found.into_iter() {
+                if options.selector.matches_stored(&self.kind, &kv)? {
+                    items.push(kv);
                 }
-                return Ok(Selected { revision, items, next: None, remaining: None });
             }
+            return Ok(Selected { revision, items, next: None, remaining: None });
         }
         let mut items = Vec::new();
         loop {

@@ -135,10 +135,9 @@ impl Call {
             Part::Resize => {
                 let containers = sent["spec"]["containers"].as_array().into_iter().flatten();
                 for (index, container) in containers.enumerate() {
-                    if let Some(known) = new.pointer_mut(&format!("/spec/containers/{index}")) {
-                        if known["name"] == container["name"] {
-                            known["resources"] = container["resources"].clone();
-                        }
+                    let known = new.pointer_mut(&format!("/spec/containers/{index}"));
+                    if let Some(known) = known.filter(|known| known["name"] == container["name"]) {
+                        known["resources"] = container["resources"].clone();
                     }
                 }
             }
@@ -149,10 +148,10 @@ impl Call {
                     let error = FieldError::invalid("spec.replicas", &replicas.into(), detail);
                     return Err(Status::invalid("autoscaling", "Scale", &self.info.name, &[error]));
                 }
-                if let Some((parent, field)) = paths.spec_replicas.rsplit_once('/') {
-                    if let Some(fields) = new.pointer_mut(parent).and_then(Value::as_object_mut) {
-                        fields.insert(field.to_owned(), replicas.into());
-                    }
+                if let Some((parent, field)) = paths.spec_replicas.rsplit_once('/')
+                    && let Some(fields) = new.pointer_mut(parent).and_then(Value::as_object_mut)
+                {
+                    fields.insert(field.to_owned(), replicas.into());
                 }
             }
         }

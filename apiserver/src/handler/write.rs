@@ -17,8 +17,6 @@ use store::{Compare, KeyValue, Operation, Revision};
 pub(crate) struct Written {
     /// The object as stored, or as it would have been (dry run).
     pub(crate) kv: KeyValue,
-    /// The write took the last finalizer away, and the object with it.
-    pub(crate) deleted: bool,
 }
 
 /// Whether managed fields are still to be worked out, or server-side apply has done it.
@@ -215,7 +213,7 @@ impl Call {
             revision = self.server.commit(compares, operations).await?;
         }
         let kv = KeyValue { value, mod_revision: revision, version: current.kv.version + 1, ..current.kv.clone() };
-        Ok(Written { kv, deleted })
+        Ok(Written { kv })
     }
 
     /// Removes an object together with what its companion keeps for it.
@@ -238,7 +236,7 @@ impl Call {
         let compares = vec![Compare { key: key.clone(), mod_revision: current.kv.mod_revision }];
         let operations = vec![Operation::Put { key: key.clone(), value: value.clone() }];
         let revision = if dry_run { current.kv.mod_revision } else { self.server.commit(compares, operations).await? };
-        Ok(Written { kv: KeyValue { value, mod_revision: revision, ..current.kv.clone() }, deleted: false })
+        Ok(Written { kv: KeyValue { value, mod_revision: revision, ..current.kv.clone() } })
     }
 }
 

@@ -2,7 +2,10 @@
 
 use super::allocation::Allocator;
 use super::table::{name_and_age, name_and_creation};
-use super::{config, endpoints, network_policy, node, pod, service, volumes, workload};
+use super::{
+    autoscaling, batch, cluster_network_policy, config, endpoints, event, ingress, limits, misc, network_policy, node,
+    pod, rbac, service, volumes, workload,
+};
 use crate::registry::{Column, NameRule, ResourceKind};
 use std::sync::Arc;
 
@@ -63,7 +66,8 @@ fn core_rows(allocator: &Arc<Allocator>) -> Vec<ResourceKind> {
         core("ComponentStatus", "componentstatuses")
             .cluster_scoped()
             .with_short_names(&["cs"])
-            .with_verbs(&["get", "list"]),
+            .with_verbs(&["get", "list"])
+            .with_table([text("Status"), text("Message"), text("Error")], misc::component_row),
         core("ConfigMap", "configmaps")
             .with_short_names(&["cm"])
             .with_table([text("Data"), text("Age")], config::config_map_row)
@@ -73,7 +77,7 @@ fn core_rows(allocator: &Arc<Allocator>) -> Vec<ResourceKind> {
             .with_table([text("Endpoints"), text("Age")], endpoints::endpoints_row)
             .with_defaults(endpoints::default_endpoints)
             .with_validation(endpoints::endpoints),
-        core("Event", "events").with_short_names(&["ev"]).with_selectable_fields(&[
+        event_row(core("Event", "events")).with_selectable_fields(&[
             "involvedObject.kind",
             "involvedObject.namespace",
             "involvedObject.name",
@@ -86,7 +90,10 @@ fn core_rows(allocator: &Arc<Allocator>) -> Vec<ResourceKind> {
             "source",
             "type",
         ]),
-        core("LimitRange", "limitranges").with_short_names(&["limits"]),
+        core("LimitRange", "limitranges")
+            .with_short_names(&["limits"])
+            .with_defaults(limits::default_limit_range)
+            .with_validation(limits::limit_range),
         core("Namespace", "namespaces")
             .cluster_scoped()
             .with_short_names(&["ns"])
@@ -164,6 +171,7 @@ fn core_rows(allocator: &Arc<Allocator>) -> Vec<ResourceKind> {
         pod(),
         core("PodTemplate", "podtemplates")
             .with_generation()
+            .with_table([text("Containers"), text("Images"), text("Pod Labels")], misc::pod_template_row)
             .with_defaults(pod::defaults::default_template)
             .with_validation(pod::validation::template_object),
         core("ReplicationController", "replicationcontrollers")
@@ -176,7 +184,12 @@ fn core_rows(allocator: &Arc<Allocator>) -> Vec<ResourceKind> {
             .with_table(replica_columns(), workload::replicas_row)
             .with_defaults(workload::default_replication_controller)
             .with_validation(workload::replication_controller),
-        core("ResourceQuota", "resourcequotas").with_short_names(&["quota"]).with_status(),
+        core("ResourceQuota", "resourcequotas")
+            .with_short_names(&["quota"])
+            .with_status()
+            .with_table([text("Request"), text("Limit"), text("Age")], limits::quota_row)
+            .with_defaults(limits::default_quota)
+            .with_validation(limits::quota),
         core("Secret", "secrets")
             .with_selectable_fields(&["type"])
             .with_table([text("Type"), text("Data"), text("Age")], config::secret_row)
@@ -267,8 +280,10 @@ fn group_rows() -> Vec<ResourceKind> {
         v1("apiregistration.k8s.io", "APIService", "apiservices")
             .cluster_scoped()
             .with_categories(&["api-extensions"])
-            .with_status(),
-        v1(apps, "ControllerRevision", "controllerrevisions"),
+            .with_status()
+            .with_table([text("Service"), text("Available"), text("Age")], misc::api_service_row),
+        v1(apps, "ControllerRevision", "controllerrevisions")
+            .with_table([text("Controller"), text("Revision"), text("Age")], misc::revision_row),
         workload("DaemonSet", "daemonsets", &["ds"])
             .with_status()
             .with_table(
@@ -315,58 +330,127 @@ fn group_rows() -> Vec<ResourceKind> {
             .with_defaults(workload::default_stateful_set)
             .with_validation(workload::stateful_set)
             .with_update_validation(workload::stateful_set_update),
-        v1("events.k8s.io", "Event", "events").with_short_names(&["ev"]),
+        {
+            let mut view = event_row(v1("events.k8s.io", "Event", "events")).with_selectable_fields(&[
+                "regarding.kind",
+                "regarding.namespace",
+                "regarding.name",
+                "regarding.uid",
+                "regarding.apiVersion",
+                "regarding.resourceVersion",
+                "regarding.fieldPath",
+                "reason",
+                "reportingController",
+                "type",
+            ]);
+            view.view_of = Some(event::view());
+            view
+        },
         virtual_kind("authentication.k8s.io", "SelfSubjectReview", "selfsubjectreviews").cluster_scoped(),
         virtual_kind("authentication.k8s.io", "TokenReview", "tokenreviews").cluster_scoped(),
         virtual_kind("authorization.k8s.io", "LocalSubjectAccessReview", "localsubjectaccessreviews"),
         virtual_kind("authorization.k8s.io", "SelfSubjectAccessReview", "selfsubjectaccessreviews").cluster_scoped(),
         virtual_kind("authorization.k8s.io", "SelfSubjectRulesReview", "selfsubjectrulesreviews").cluster_scoped(),
         virtual_kind("authorization.k8s.io", "SubjectAccessReview", "subjectaccessreviews").cluster_scoped(),
-        ResourceKind::new("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
-            .with_short_names(&["hpa"])
-            .with_categories(&["all"])
-            .with_status(),
-        v1("autoscaling", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
-            .with_short_names(&["hpa"])
-            .with_categories(&["all"])
-            .with_status(),
+        scaler_row("v2"),
+        {
+            let mut view = scaler_row("v1");
+            view.view_of = Some(autoscaling::view());
+            view
+        },
         v1("batch", "CronJob", "cronjobs")
             .with_short_names(&["cj"])
             .with_categories(&["all"])
             .with_generation()
-            .with_status(),
+            .with_status()
+            .with_table(
+                [
+                    text("Schedule"),
+                    text("Timezone"),
+                    boolean("Suspend"),
+                    integer("Active"),
+                    text("Last Schedule"),
+                    text("Age"),
+                    wide("Containers"),
+                    wide("Images"),
+                    wide("Selector"),
+                ],
+                batch::cron_job_row,
+            )
+            .with_defaults(batch::default_cron_job)
+            .with_validation(batch::cron_job),
         v1("batch", "Job", "jobs")
             .with_categories(&["all"])
             .with_generation()
             .with_selectable_fields(&["status.successful"])
-            .with_status(),
+            .with_status()
+            .with_table(
+                [
+                    text("Status"),
+                    text("Completions"),
+                    text("Duration"),
+                    text("Age"),
+                    wide("Containers"),
+                    wide("Images"),
+                    wide("Selector"),
+                ],
+                batch::job_row,
+            )
+            .with_defaults(batch::default_job)
+            .with_validation(batch::job),
         v1("certificates.k8s.io", "CertificateSigningRequest", "certificatesigningrequests")
             .cluster_scoped()
             .with_short_names(&["csr"])
             .with_selectable_fields(&["spec.signerName"])
             .with_subresource("approval", "CertificateSigningRequest", &EDIT)
-            .with_status(),
-        v1(networking, "IngressClass", "ingressclasses").cluster_scoped().with_generation(),
-        v1(networking, "Ingress", "ingresses").with_short_names(&["ing"]).with_generation().with_status(),
+            .with_status()
+            .with_table(
+                [text("Age"), text("SignerName"), text("Requestor"), text("RequestedDuration"), text("Condition")],
+                misc::signing_request_row,
+            ),
+        v1(networking, "IngressClass", "ingressclasses")
+            .cluster_scoped()
+            .with_generation()
+            .with_table([text("Controller"), text("Parameters"), text("Age")], ingress::class_row)
+            .with_defaults(ingress::default_class)
+            .with_validation(ingress::class),
+        v1(networking, "Ingress", "ingresses")
+            .with_short_names(&["ing"])
+            .with_generation()
+            .with_status()
+            .with_table([text("Class"), text("Hosts"), text("Address"), text("Ports"), text("Age")], ingress::row)
+            .with_validation(ingress::errors),
         v1(networking, "IPAddress", "ipaddresses")
             .cluster_scoped()
             .with_short_names(&["ip"])
-            .with_name_rule(NameRule::IpAddress),
+            .with_name_rule(NameRule::IpAddress)
+            .with_table([text("ParentRef")], misc::ip_address_row)
+            .with_validation(misc::ip_address),
         v1(networking, "NetworkPolicy", "networkpolicies")
             .with_short_names(&["netpol"])
             .with_generation()
             .with_table([text("Pod-Selector"), text("Age")], network_policy::row)
             .with_defaults(network_policy::default)
             .with_validation(network_policy::errors),
-        v1(networking, "ServiceCIDR", "servicecidrs").cluster_scoped().with_status(),
+        v1(networking, "ServiceCIDR", "servicecidrs")
+            .cluster_scoped()
+            .with_status()
+            .with_table([text("CIDRs"), text("Age")], misc::service_cidr_row)
+            .with_validation(misc::service_cidr),
         v1("policy", "PodDisruptionBudget", "poddisruptionbudgets")
             .with_short_names(&["pdb"])
             .with_generation()
-            .with_status(),
-        rbac_row("ClusterRoleBinding", "clusterrolebindings").cluster_scoped(),
-        rbac_row("ClusterRole", "clusterroles").cluster_scoped(),
-        rbac_row("RoleBinding", "rolebindings"),
-        rbac_row("Role", "roles"),
+            .with_status()
+            .with_table(
+                [text("Min Available"), text("Max Unavailable"), integer("Allowed Disruptions"), text("Age")],
+                autoscaling::budget_row,
+            )
+            .with_defaults(autoscaling::default_budget)
+            .with_validation(autoscaling::budget),
+        binding_row(rbac_row("ClusterRoleBinding", "clusterrolebindings").cluster_scoped()),
+        rbac_row("ClusterRole", "clusterroles").cluster_scoped().with_validation(rbac::cluster_role),
+        binding_row(rbac_row("RoleBinding", "rolebindings")),
+        rbac_row("Role", "roles").with_validation(rbac::role),
         v1(storage, "CSIDriver", "csidrivers")
             .cluster_scoped()
             .with_table(
@@ -415,12 +499,19 @@ fn group_rows() -> Vec<ResourceKind> {
             .cluster_scoped()
             .with_short_names(&["vac"])
             .with_table([text("DriverName"), text("Age")], volumes::attributes_class_row),
-        extension("MutatingAdmissionPolicy", "mutatingadmissionpolicies"),
-        extension("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings"),
-        extension("MutatingWebhookConfiguration", "mutatingwebhookconfigurations"),
-        extension("ValidatingAdmissionPolicy", "validatingadmissionpolicies").with_status(),
-        extension("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings"),
-        extension("ValidatingWebhookConfiguration", "validatingwebhookconfigurations"),
+        extension("MutatingAdmissionPolicy", "mutatingadmissionpolicies")
+            .with_table([integer("Mutations"), text("ParamKind"), text("Age")], misc::admission_policy_row),
+        extension("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings")
+            .with_table([text("PolicyName"), text("ParamRef"), text("Age")], misc::admission_binding_row),
+        extension("MutatingWebhookConfiguration", "mutatingwebhookconfigurations")
+            .with_table([integer("Webhooks"), text("Age")], misc::webhooks_row),
+        extension("ValidatingAdmissionPolicy", "validatingadmissionpolicies")
+            .with_status()
+            .with_table([integer("Validations"), text("ParamKind"), text("Age")], misc::admission_policy_row),
+        extension("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings")
+            .with_table([text("PolicyName"), text("ParamRef"), text("Age")], misc::admission_binding_row),
+        extension("ValidatingWebhookConfiguration", "validatingwebhookconfigurations")
+            .with_table([integer("Webhooks"), text("Age")], misc::webhooks_row),
         v1("apiextensions.k8s.io", "CustomResourceDefinition", "customresourcedefinitions")
             .cluster_scoped()
             .with_short_names(&["crd", "crds"])
@@ -435,25 +526,93 @@ fn group_rows() -> Vec<ResourceKind> {
             .with_table(
                 [integer("Value"), boolean("Global-Default"), text("Age"), text("PreemptionPolicy")],
                 volumes::priority_class_row,
-            ),
-        v1("coordination.k8s.io", "Lease", "leases"),
-        v1("node.k8s.io", "RuntimeClass", "runtimeclasses").cluster_scoped(),
+            )
+            .with_defaults(misc::default_priority_class)
+            .with_validation(misc::priority_class),
+        v1("coordination.k8s.io", "Lease", "leases")
+            .with_table([text("Holder"), text("Age")], misc::lease_row)
+            .with_validation(misc::lease),
+        v1("node.k8s.io", "RuntimeClass", "runtimeclasses")
+            .cluster_scoped()
+            .with_table([text("Handler"), text("Age")], misc::runtime_class_row)
+            .with_validation(misc::runtime_class),
         v1("discovery.k8s.io", "EndpointSlice", "endpointslices")
             .with_generation()
             .with_table([text("AddressType"), text("Ports"), text("Endpoints"), text("Age")], endpoints::slice_row)
             .with_defaults(endpoints::default_slice)
             .with_validation(endpoints::slice),
-        v1(resource, "DeviceClass", "deviceclasses").cluster_scoped().with_generation(),
-        v1(resource, "ResourceClaim", "resourceclaims").with_status(),
-        v1(resource, "ResourceClaimTemplate", "resourceclaimtemplates"),
+        v1(resource, "DeviceClass", "deviceclasses")
+            .cluster_scoped()
+            .with_generation()
+            .with_table([text("Age")], name_and_age),
+        v1(resource, "ResourceClaim", "resourceclaims")
+            .with_status()
+            .with_table([text("State"), text("Age")], misc::resource_claim_row),
+        v1(resource, "ResourceClaimTemplate", "resourceclaimtemplates").with_table([text("Age")], name_and_age),
         v1(resource, "ResourceSlice", "resourceslices")
             .cluster_scoped()
             .with_generation()
-            .with_selectable_fields(&["spec.nodeName", "spec.driver"]),
-        v1(flow, "FlowSchema", "flowschemas").cluster_scoped().with_generation().with_status(),
+            .with_selectable_fields(&["spec.nodeName", "spec.driver"])
+            .with_table([text("Node"), text("Driver"), text("Pool"), text("Age")], misc::resource_slice_row),
+        v1(flow, "FlowSchema", "flowschemas").cluster_scoped().with_generation().with_status().with_table(
+            [
+                text("PriorityLevel"),
+                text("MatchingPrecedence"),
+                text("DistinguisherMethod"),
+                text("Age"),
+                text("MissingPL"),
+            ],
+            misc::flow_schema_row,
+        ),
         v1(flow, "PriorityLevelConfiguration", "prioritylevelconfigurations")
             .cluster_scoped()
             .with_generation()
-            .with_status(),
+            .with_status()
+            .with_table(
+                [
+                    text("Type"),
+                    text("NominalConcurrencyShares"),
+                    text("Queues"),
+                    text("HandSize"),
+                    text("QueueLengthLimit"),
+                    text("Age"),
+                ],
+                misc::priority_level_row,
+            ),
+        ResourceKind::new("policy.networking.k8s.io", "v1alpha2", "ClusterNetworkPolicy", "clusternetworkpolicies")
+            .cluster_scoped()
+            .with_short_names(&["cnp"])
+            .with_generation()
+            .with_status()
+            .with_table([text("Tier"), text("Priority"), text("Age")], cluster_network_policy::row)
+            .with_validation(cluster_network_policy::errors),
     ]
+}
+
+fn event_row(row: ResourceKind) -> ResourceKind {
+    let mut row = row.with_short_names(&["ev"]).with_defaults(event::default).with_validation(event::errors);
+    (row.columns, row.row) = (event::columns(), event::row);
+    row
+}
+
+fn scaler_row(version: &'static str) -> ResourceKind {
+    ResourceKind::new("autoscaling", version, "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+        .with_short_names(&["hpa"])
+        .with_categories(&["all"])
+        .with_status()
+        .with_table(
+            [text("Reference"), text("Targets"), text("MinPods"), text("MaxPods"), text("Replicas"), text("Age")],
+            autoscaling::scaler_row,
+        )
+        .with_defaults(autoscaling::default_scaler)
+        .with_validation(autoscaling::scaler)
+}
+
+fn binding_row(row: ResourceKind) -> ResourceKind {
+    row.with_table(
+        [text("Role"), text("Age"), wide("Users"), wide("Groups"), wide("ServiceAccounts")],
+        rbac::binding_row,
+    )
+    .with_defaults(rbac::default_binding)
+    .with_validation(rbac::binding)
 }
