@@ -454,6 +454,14 @@ impl Cluster {
         &self.functions
     }
 
+    /// Waits for ever, unless the store on disk has to stop; then says why.
+    pub async fn store_failed(&self) -> String {
+        match &self.embedded {
+            Some(store) => store.stopped().await.to_string(),
+            None => std::future::pending().await,
+        }
+    }
+
     pub(crate) fn nodes(&self) -> Option<&Arc<Nodes>> {
         self.running.as_ref().map(|running| &running.nodes)
     }

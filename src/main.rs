@@ -1,23 +1,25 @@
-//! The command line.
+//! The command line of Coracle. Each subcommand is a file of [`cli`]; the cluster itself is the library `coracle`.
 
-use coracle::Cluster;
+mod cli;
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .with_writer(std::io::stderr)
-        .init();
-    let start = std::time::Instant::now();
-    let cluster = Cluster::builder()
-        .api("127.0.0.1:0".parse()?)
-        .unix_socket("/tmp/coracle.sock")
-        .host_ports(true)
-        .forward_outside(true)
-        .start_with(|what| eprintln!("{what} {:?}", start.elapsed()))
-        .await?;
-    std::fs::write("/tmp/coracle.kubeconfig", cluster.kubeconfig("coracle").unwrap_or_default())?;
-    tokio::signal::ctrl_c().await?;
-    cluster.stop().await;
-    Ok(())
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments = cli::Arguments::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("CORACLE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(if arguments.verbose { "info" } else { "warn" }));
+    let colour = std::env::var_os("NO_COLOR").is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr).init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return cli::fail(&anyhow::Error::from(error).context("cannot start the runtime")),
+    };
+    let outcome = runtime.block_on(cli::run(arguments));
+    // A blocked read of the terminal must not keep the process.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(code) => code,
+        Err(error) => cli::fail(&error),
+    }
 }

@@ -4,7 +4,7 @@
 //! is [`apply`](super::apply()).
 
 use crate::status::Status;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// The largest number of operations in one JSON patch.
 const MAX_OPERATIONS: usize = 10_000;
@@ -40,17 +40,17 @@ pub fn merge_patch(document: &Value, patch: &Value) -> Result<Value, Status> {
     Ok(merged)
 }
 
-/// 422 in the form Kubernetes gives it: the text is in the causes.
+/// 422, which says what failed: Kubernetes' own text ends before the colon.
 pub(crate) fn unprocessable(why: &str) -> Status {
-    let mut status = Status::failure(422, "Invalid", "the server rejected our request due to an error in our request");
-    status.details = Some(json!({"causes": [{"reason": "UnexpectedServerResponse", "message": why}]}));
-    status
+    let message = format!("the server rejected our request due to an error in our request: {why}");
+    Status::failure(422, "Invalid", message)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use serde_json::json;
 
     #[test]
     fn a_json_patch_is_applied_whole_or_not_at_all() {
@@ -67,6 +67,11 @@ mod tests {
         let failing = json!([{"op": "remove", "path": "/list"}, {"op": "test", "path": "/x", "value": 1}]);
         let refusal = json_patch(&document, &failing).expect_err("there is no /x");
         assert_eq!((refusal.code, refusal.reason), (422, "Invalid"));
+        assert!(
+            refusal.message.ends_with("operation '/1' failed at path '/x': path is invalid"),
+            "{}",
+            refusal.message
+        );
         assert_eq!(json_patch(&document, &json!({"op": "add"})).expect_err("no list").code, 400);
         assert_eq!(json_patch(&document, &json!([{"op": "fly", "path": "/"}])).expect_err("no such op").code, 400);
     }

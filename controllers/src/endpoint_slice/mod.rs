@@ -1,11 +1,14 @@
 //! EndpointSlices: which addresses stand behind a Service.
 //!
-//! [`desired`] turns pods into endpoints, [`packing`] puts them into slices with as few writes as possible; both are pure.
-//! The controller around them follows Services, Pods and Nodes. Consumers (proxy, DNS, policy) only read slices.
+//! [`desired`] turns pods into endpoints, [`packing`] puts them into slices with as few writes as possible, [`of_service`]
+//! joins the two; all are pure. The controller around them follows Services, Pods and Nodes. [`mirror`] does the same for
+//! Endpoints that users write. Consumers (proxy, DNS, policy) only read slices.
 //!
 //! Follows KEP-0752 (EndpointSlice), KEP-1672 (terminating endpoints), KEP-4444 (trafficDistribution).
 
 pub(crate) mod desired;
+mod mirror;
+mod of_service;
 mod packing;
 
 use crate::meta::labels;
@@ -16,12 +19,14 @@ use crate::{Controller, Shared, follow, follow_own, run};
 use informer::{Informer, Update};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use packing::{LABEL_MANAGED_BY, LABEL_SERVICE_NAME, MANAGED_BY};
+use of_service::MANAGED_BY;
+use packing::{LABEL_MANAGED_BY, LABEL_SERVICE_NAME, Writes};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
 pub(crate) fn start(shared: &Shared, tasks: &mut JoinSet<()>) {
+    mirror::start(shared, tasks);
     let queue = Queue::new();
     let services = shared.informers.of::<Service>();
     let pods = shared.informers.of::<Pod>();
@@ -130,20 +135,24 @@ impl Controller for EndpointSliceController {
             .filter(|slice| service_of_slice(slice).as_ref() == Some(key))
             .collect();
 
-        let writes = packing::reconcile(&service, &pods, &nodes, &existing);
-        for mut slice in writes.create {
-            slice.metadata.name = slice.metadata.generate_name.as_deref().map(|base| self.random.name(base));
-            match session.create(&slice).await {
-                Err(error) if error.is_namespace_terminating() => return Ok(Next::OnChange),
-                written => drop(written?),
-            }
-        }
-        for slice in &writes.update {
-            session.replace(slice).await?;
-        }
-        for slice in &writes.delete {
-            session.delete(&**slice).await?;
-        }
+        write(session, of_service::reconcile(&service, &pods, &nodes, &existing), &self.random).await?;
         Ok(Next::OnChange)
     }
+}
+
+async fn write(session: &Session, writes: Writes, random: &Random) -> Result<()> {
+    for mut slice in writes.create {
+        slice.metadata.name = slice.metadata.generate_name.as_deref().map(|base| random.name(base));
+        match session.create(&slice).await {
+            Err(error) if error.is_namespace_terminating() => return Ok(()),
+            written => drop(written?),
+        }
+    }
+    for slice in &writes.update {
+        session.replace(slice).await?;
+    }
+    for slice in &writes.delete {
+        session.delete(&**slice).await?;
+    }
+    Ok(())
 }

@@ -3,23 +3,17 @@
 //! Endpoints are grouped by address family and port list. Slices that still hold something keep it; new endpoints go
 //! where a write is due anyway, else into the fullest slice with room for all of them, else into new slices.
 
-use super::desired::{Family, endpoint, families, is_headless, ports};
-use crate::meta::{annotation, controller_reference, labels};
-use crate::pods::condition;
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use super::desired::Family;
+use crate::meta::{annotation, labels};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub(super) const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub(super) const LABEL_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
-const LABEL_HEADLESS: &str = "service.kubernetes.io/headless";
-pub(super) const MANAGED_BY: &str = "endpointslice-controller.k8s.io";
-pub(crate) const LAST_CHANGE: &str = "endpoints.kubernetes.io/last-change-trigger-time";
-/// Endpoints per slice.
-const FULL: usize = 100;
+pub(super) const LAST_CHANGE: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 /// The slices to write.
 #[derive(Debug, Default)]
@@ -29,89 +23,106 @@ pub(super) struct Writes {
     pub(super) delete: Vec<Arc<EndpointSlice>>,
 }
 
-/// What the slices of `service` need in order to show exactly the selected `pods`.
-pub(super) fn reconcile(
-    service: &Service,
-    pods: &[&Pod],
-    nodes: &BTreeMap<String, Arc<Node>>,
-    existing: &[Arc<EndpointSlice>],
-) -> Writes {
-    let mut writes = Writes::default();
-    let families = families(service);
-    let changed = last_change(service, pods);
-    for family in &families {
-        let of_family = existing.iter().filter(|slice| slice.address_type == family.as_str()).cloned().collect();
-        reconcile_family(service, pods, nodes, *family, of_family, &mut writes);
-    }
-    // Slices of a family the Service no longer has.
-    let lost = existing.iter().filter(|slice| !families.iter().any(|family| slice.address_type == family.as_str()));
-    writes.delete.extend(lost.cloned());
-    for slice in writes.create.iter_mut().chain(&mut writes.update) {
-        if let Some(changed) = &changed {
-            slice.metadata.annotations.get_or_insert_default().insert(LAST_CHANGE.to_owned(), changed.clone());
-        }
-    }
-    writes
+/// What all slices of one owner have in common.
+#[derive(Debug)]
+pub(super) struct Frame {
+    /// The name of the Service.
+    pub(super) service: String,
+    pub(super) namespace: Option<String>,
+    pub(super) owner: OwnerReference,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) annotations: BTreeMap<String, String>,
+    /// Endpoints per slice.
+    pub(super) capacity: usize,
 }
 
-fn reconcile_family(
-    service: &Service,
-    pods: &[&Pod],
-    nodes: &BTreeMap<String, Arc<Node>>,
+impl Frame {
+    fn is_around(&self, slice: &EndpointSlice) -> bool {
+        let own = |(name, value): (&String, &String)| {
+            // The time alone is no reason to write.
+            name == LAST_CHANGE || annotation(&slice.metadata, name) == Some(value)
+        };
+        labels(&slice.metadata) == &self.labels
+            && self.annotations.iter().all(own)
+            && slice.metadata.owner_references.iter().flatten().any(|owner| owner.uid == self.owner.uid)
+    }
+
+    fn put_around(&self, slice: &EndpointSlice) -> EndpointSlice {
+        let mut slice = slice.clone();
+        slice.metadata.labels = Some(self.labels.clone());
+        slice.metadata.annotations = Some(self.annotations.clone());
+        slice.metadata.owner_references = Some(vec![self.owner.clone()]);
+        slice.metadata.managed_fields = None;
+        slice
+    }
+
+    fn slice(&self, family: Family, ports: Vec<EndpointPort>, endpoints: Vec<Endpoint>) -> EndpointSlice {
+        let slice = EndpointSlice {
+            metadata: ObjectMeta {
+                generate_name: Some(format!("{}-", self.service)),
+                namespace: self.namespace.clone(),
+                ..ObjectMeta::default()
+            },
+            address_type: family.as_str().to_owned(),
+            endpoints: Some(endpoints),
+            ports: Some(ports),
+        };
+        self.put_around(&slice)
+    }
+}
+
+/// Whether a family without any endpoint keeps an empty slice: it says "nothing" instead of saying nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Placeholder {
+    Kept,
+    None,
+}
+
+/// What the slices of one family need in order to show exactly `desired`.
+pub(super) fn arrange(
+    frame: &Frame,
     family: Family,
-    existing: Vec<Arc<EndpointSlice>>,
+    desired: Vec<(Vec<EndpointPort>, Endpoint)>,
+    existing: &[Arc<EndpointSlice>],
+    placeholder: Placeholder,
     writes: &mut Writes,
 ) {
     let mut groups: BTreeMap<PortsKey, Group> = BTreeMap::new();
-    for pod in pods {
-        if let Some(endpoint) = endpoint(service, pod, nodes, family) {
-            let ports = ports(service, pod);
-            groups
-                .entry(ports_key(&ports))
-                .or_insert_with(|| Group { ports, ..Group::default() })
-                .desired
-                .push(endpoint);
-        }
+    for (ports, endpoint) in desired {
+        let new = || Group { ports: ports.clone(), ..Group::default() };
+        groups.entry(ports_key(&ports)).or_insert_with(new).desired.push(endpoint);
     }
-    let wanted_labels = wanted_labels(service);
     let mut create = vec![];
     let mut delete = vec![];
     let mut kept = 0;
-    for slice in existing {
-        let ports = slice.ports.clone().unwrap_or_default();
-        match groups.get_mut(&ports_key(&ports)) {
-            Some(group) => group.existing.push(slice),
-            None => delete.push(slice),
+    for slice in existing.iter().filter(|slice| slice.address_type == family.as_str()) {
+        match groups.get_mut(&ports_key(slice.ports.as_deref().unwrap_or_default())) {
+            Some(group) => group.existing.push(slice.clone()),
+            None => delete.push(slice.clone()),
         }
     }
     for group in groups.into_values() {
-        let packed = pack(group, &wanted_labels, service);
+        let packed = pack(group, frame);
         kept += packed.unchanged + packed.update.len();
         writes.update.extend(packed.update);
         delete.extend(packed.delete);
-        create.extend(
-            packed
-                .ports_of_new
-                .into_iter()
-                .map(|(ports, endpoints)| new_slice(service, family, ports, endpoints, &wanted_labels)),
-        );
+        create.extend(packed.new.into_iter().map(|(ports, endpoints)| frame.slice(family, ports, endpoints)));
     }
-    if kept == 0 && create.is_empty() {
-        // Without any endpoint an empty slice stays as a placeholder: it says "nothing" instead of saying nothing.
+    if kept == 0 && create.is_empty() && placeholder == Placeholder::Kept {
         match delete.iter().position(|slice| is_placeholder(slice)) {
             Some(at) => {
                 let placeholder = delete.remove(at);
-                if !has_labels(&placeholder, &wanted_labels, service) {
-                    writes.update.push(relabelled(&placeholder, &wanted_labels, service));
+                if !frame.is_around(&placeholder) {
+                    writes.update.push(frame.put_around(&placeholder));
                 }
             }
-            None => create.push(new_slice(service, family, vec![], vec![], &wanted_labels)),
+            None => create.push(frame.slice(family, vec![], vec![])),
         }
     }
     // A slice to be deleted and one to be created: one update does both.
     while !create.is_empty() && !delete.is_empty() {
         let (old, new) = (delete.remove(0), create.remove(0));
-        let mut reused = relabelled(&old, &wanted_labels, service);
+        let mut reused = frame.put_around(&old);
         reused.endpoints = new.endpoints;
         reused.ports = new.ports;
         writes.update.push(reused);
@@ -144,7 +155,7 @@ fn ports_key(ports: &[EndpointPort]) -> PortsKey {
 struct Packed {
     update: Vec<EndpointSlice>,
     delete: Vec<Arc<EndpointSlice>>,
-    ports_of_new: Vec<(Vec<EndpointPort>, Vec<Endpoint>)>,
+    new: Vec<(Vec<EndpointPort>, Vec<Endpoint>)>,
     unchanged: usize,
 }
 
@@ -154,7 +165,7 @@ struct Slice {
     is_changed: bool,
 }
 
-fn pack(group: Group, wanted_labels: &BTreeMap<String, String>, service: &Service) -> Packed {
+fn pack(group: Group, frame: &Frame) -> Packed {
     let mut left: BTreeMap<EndpointKey, Endpoint> = BTreeMap::new();
     let mut order: Vec<EndpointKey> = vec![];
     for endpoint in group.desired {
@@ -167,7 +178,7 @@ fn pack(group: Group, wanted_labels: &BTreeMap<String, String>, service: &Servic
         .existing
         .into_iter()
         .map(|known| {
-            let mut is_changed = !has_labels(&known, wanted_labels, service);
+            let mut is_changed = !frame.is_around(&known);
             let mut endpoints = vec![];
             for present in known.endpoints.iter().flatten() {
                 match left.remove(&endpoint_key(present)) {
@@ -186,13 +197,14 @@ fn pack(group: Group, wanted_labels: &BTreeMap<String, String>, service: &Servic
     // First where a write is due anyway, the fullest first.
     slices.sort_by_key(|slice| (Reverse(slice.endpoints.len()), slice.known.metadata.name.clone()));
     for slice in slices.iter_mut().filter(|slice| slice.is_changed && !slice.endpoints.is_empty()) {
-        let room = FULL.saturating_sub(slice.endpoints.len()).min(rest.len());
+        let room = frame.capacity.saturating_sub(slice.endpoints.len()).min(rest.len());
         slice.endpoints.extend(rest.drain(..room));
     }
     // Then the fullest that can take all the rest.
-    if !rest.is_empty() && rest.len() < FULL {
-        let fits =
-            slices.iter_mut().find(|slice| !slice.endpoints.is_empty() && slice.endpoints.len() + rest.len() <= FULL);
+    if !rest.is_empty() && rest.len() < frame.capacity {
+        let fits = slices
+            .iter_mut()
+            .find(|slice| !slice.endpoints.is_empty() && slice.endpoints.len() + rest.len() <= frame.capacity);
         if let Some(slice) = fits {
             slice.endpoints.append(&mut rest);
             slice.is_changed = true;
@@ -200,20 +212,20 @@ fn pack(group: Group, wanted_labels: &BTreeMap<String, String>, service: &Servic
     }
     // What has become empty takes the rest before anything new is made.
     for slice in slices.iter_mut().filter(|slice| slice.endpoints.is_empty()) {
-        let room = FULL.min(rest.len());
+        let room = frame.capacity.min(rest.len());
         slice.endpoints.extend(rest.drain(..room));
         slice.is_changed = true;
     }
-    let mut packed = Packed { update: vec![], delete: vec![], ports_of_new: vec![], unchanged: 0 };
+    let mut packed = Packed { update: vec![], delete: vec![], new: vec![], unchanged: 0 };
     while !rest.is_empty() {
-        let room = FULL.min(rest.len());
-        packed.ports_of_new.push((group.ports.clone(), rest.drain(..room).collect()));
+        let room = frame.capacity.min(rest.len());
+        packed.new.push((group.ports.clone(), rest.drain(..room).collect()));
     }
     for slice in slices {
         if slice.endpoints.is_empty() {
             packed.delete.push(slice.known);
         } else if slice.is_changed {
-            let mut update = relabelled(&slice.known, wanted_labels, service);
+            let mut update = frame.put_around(&slice.known);
             update.endpoints = Some(slice.endpoints);
             packed.update.push(update);
         } else {
@@ -233,67 +245,3 @@ fn endpoint_key(endpoint: &Endpoint) -> EndpointKey {
 fn is_placeholder(slice: &EndpointSlice) -> bool {
     slice.endpoints.as_ref().is_none_or(Vec::is_empty) && slice.ports.as_ref().is_none_or(Vec::is_empty)
 }
-
-fn wanted_labels(service: &Service) -> BTreeMap<String, String> {
-    let mut wanted = labels(&service.metadata).clone();
-    wanted.retain(|name, _| ![LABEL_SERVICE_NAME, LABEL_MANAGED_BY, LABEL_HEADLESS].contains(&name.as_str()));
-    wanted.insert(LABEL_SERVICE_NAME.to_owned(), service.metadata.name.clone().unwrap_or_default());
-    wanted.insert(LABEL_MANAGED_BY.to_owned(), MANAGED_BY.to_owned());
-    if is_headless(service) {
-        wanted.insert(LABEL_HEADLESS.to_owned(), String::new());
-    }
-    wanted
-}
-
-fn has_labels(slice: &EndpointSlice, wanted: &BTreeMap<String, String>, service: &Service) -> bool {
-    labels(&slice.metadata) == wanted
-        && slice
-            .metadata
-            .owner_references
-            .iter()
-            .flatten()
-            .any(|owner| Some(&owner.uid) == service.metadata.uid.as_ref())
-}
-
-fn relabelled(slice: &EndpointSlice, wanted: &BTreeMap<String, String>, service: &Service) -> EndpointSlice {
-    let mut slice = slice.clone();
-    slice.metadata.labels = Some(wanted.clone());
-    slice.metadata.owner_references = Some(vec![controller_reference(service)]);
-    slice.metadata.managed_fields = None;
-    slice
-}
-
-fn new_slice(
-    service: &Service,
-    family: Family,
-    ports: Vec<EndpointPort>,
-    endpoints: Vec<Endpoint>,
-    wanted_labels: &BTreeMap<String, String>,
-) -> EndpointSlice {
-    EndpointSlice {
-        metadata: ObjectMeta {
-            generate_name: Some(format!("{}-", service.metadata.name.as_deref().unwrap_or_default())),
-            namespace: service.metadata.namespace.clone(),
-            labels: Some(wanted_labels.clone()),
-            owner_references: Some(vec![controller_reference(service)]),
-            ..ObjectMeta::default()
-        },
-        address_type: family.as_str().to_owned(),
-        endpoints: Some(endpoints),
-        ports: Some(ports),
-    }
-}
-
-/// The newest change that a new state of the slices can come from.
-fn last_change(service: &Service, pods: &[&Pod]) -> Option<String> {
-    let readiness =
-        pods.iter().filter_map(|pod| condition(pod, "Ready")?.last_transition_time.as_ref().map(|time| time.0));
-    let created = service.metadata.creation_timestamp.as_ref().map(|time| time.0);
-    // Unless it says otherwise itself: mirrored objects carry the time along.
-    let own = annotation(&service.metadata, LAST_CHANGE).and_then(|time| time.parse().ok());
-    readiness.chain(created).chain(own).max().map(|time: k8s_openapi::jiff::Timestamp| time.to_string())
-}
-
-#[cfg(test)]
-#[path = "packing_tests.rs"]
-mod tests;

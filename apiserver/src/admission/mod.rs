@@ -2,11 +2,18 @@
 //!
 //! Namespace lifecycle is not one of them; the handler itself sees to it, in the transaction.
 
+mod priority;
+mod service_account;
+
+pub use priority::Priority;
+pub use service_account::ServiceAccounts;
+
 use crate::authn::UserInfo;
 use crate::registry::{Registry, ResourceKind};
 use crate::status::Status;
 use async_trait::async_trait;
 use serde_json::Value;
+use std::sync::Arc;
 use store::Store;
 
 /// What is being done.
@@ -50,4 +57,9 @@ pub struct AdmissionRequest<'a> {
 pub trait Admission: Send + Sync + 'static {
     /// May change `object` (`Null` for a delete), or refuse it.
     async fn admit(&self, request: &AdmissionRequest<'_>, object: &mut Value) -> Result<(), Status>;
+}
+
+/// The plug-ins of a complete API server, in their order.
+pub fn standard() -> Vec<Arc<dyn Admission>> {
+    vec![Arc::new(ServiceAccounts), Arc::new(Priority)]
 }

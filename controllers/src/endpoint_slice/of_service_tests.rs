@@ -1,6 +1,7 @@
 //! The rules of SEMANTICS 4.2–4.6 and 4.11, one by one.
 
 use super::*;
+use k8s_openapi::api::discovery::v1::Endpoint;
 use serde_json::{Value, json};
 
 fn merge(into: &mut Value, from: Value) {
@@ -138,8 +139,8 @@ fn rule_4_3_a_hostname_counts_under_its_own_service_only() {
 
 #[test]
 fn rule_4_4_target_ports_are_numbers_names_or_the_port_itself() {
-    let ports = |service: &Service, pod: &Pod| -> Vec<_> {
-        super::ports(service, pod)
+    let shown = |service: &Service, pod: &Pod| -> Vec<_> {
+        ports(service, pod)
             .into_iter()
             .map(|port| (port.name.unwrap_or_default(), port.port, port.protocol.unwrap_or_default()))
             .collect()
@@ -157,7 +158,7 @@ fn rule_4_4_target_ports_are_numbers_names_or_the_port_itself() {
         ("name".to_owned(), Some(8001), tcp),
         ("itself".to_owned(), Some(82), "UDP".to_owned()),
     ];
-    assert_eq!(ports(&several, &pod(1)), expected);
+    assert_eq!(shown(&several, &pod(1)), expected);
 
     let by_name = service(json!({"spec": {"ports": [{"port": 80, "targetPort": "metrics"}]}}));
     let init = |policy: Value| {
@@ -166,8 +167,8 @@ fn rule_4_4_target_ports_are_numbers_names_or_the_port_itself() {
             json!({"spec": {"initContainers": [{"name": "i", "restartPolicy": policy, "ports": [{"name": "metrics", "containerPort": 9}]}]}}),
         )
     };
-    assert_eq!(ports(&by_name, &init(json!("Always"))).len(), 1);
-    assert_eq!(ports(&by_name, &init(Value::Null)), []);
+    assert_eq!(shown(&by_name, &init(json!("Always"))).len(), 1);
+    assert_eq!(shown(&by_name, &init(Value::Null)), []);
 }
 
 #[test]

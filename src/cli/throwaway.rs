@@ -1,0 +1,71 @@
+//! `run`: a throw-away cluster around a command.
+
+use anyhow::{Context, Result};
+use clap::Args;
+use coracle::Cluster;
+use std::process::ExitCode;
+
+/// Run a command with a throw-away cluster around it
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Run {
+    /// Number of virtual nodes, 1 to 200
+    #[arg(long, default_value_t = 2)]
+    nodes: u32,
+    /// Seed of every choice, to repeat a run
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Make NodePorts and load balancers reachable on loopback addresses
+    #[arg(long)]
+    host_ports: bool,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true)]
+    command: Vec<String>,
+}
+
+impl Run {
+    pub(crate) async fn run(self) -> Result<ExitCode> {
+        let dir =
+            tempfile::Builder::new().prefix("coracle-run-").tempdir().context("cannot make a temporary directory")?;
+        let mut builder = Cluster::builder()
+            .nodes(self.nodes)
+            .api("127.0.0.1:0".parse().context("an address")?)
+            .unix_socket(dir.path().join("api.sock"))
+            .host_ports(self.host_ports)
+            .forward_outside(true);
+        if let Some(seed) = self.seed {
+            builder = builder.seed(seed);
+        }
+        let cluster = builder.start().await?;
+        let kubeconfig = dir.path().join("kubeconfig");
+        super::up::write_private(&kubeconfig, &cluster.kubeconfig("coracle").context("the API has no address")?)?;
+        let [program, arguments @ ..] = self.command.as_slice() else { unreachable!("clap requires a command") };
+        let spawned = tokio::process::Command::new(program)
+            .args(arguments)
+            .env("KUBECONFIG", &kubeconfig)
+            .env("CORACLE_SOCKET", dir.path().join("api.sock"))
+            .kill_on_drop(true)
+            .spawn();
+        let status = match spawned {
+            Ok(mut child) => {
+                // The terminal's Ctrl-C goes to the command too; the cluster waits for it to end.
+                let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+                loop {
+                    tokio::select! {
+                        status = child.wait() => break status.with_context(|| format!("waiting for {program}")),
+                        _ = interrupt.recv() => {}
+                    }
+                }
+            }
+            Err(error) => Err(error).with_context(|| format!("cannot run {program}")),
+        };
+        cluster.stop().await;
+        Ok(exit_code(status?))
+    }
+}
+
+/// As a shell has it: death by signal n is 128+n.
+fn exit_code(status: std::process::ExitStatus) -> ExitCode {
+    use std::os::unix::process::ExitStatusExt;
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
