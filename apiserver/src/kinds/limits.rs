@@ -114,7 +114,6 @@ pub(super) fn quota_row(_: &ResourceKind, quota: &Value, now: Timestamp) -> Vec<
 #[cfg(test)]
 mod tests {
     use super::super::tests::{row_of, said};
-    use super::*;
     use serde_json::json;
 
     #[test]

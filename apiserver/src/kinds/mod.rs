@@ -12,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+mod admission;
 mod allocation;
 mod autoscaling;
 mod batch;
@@ -40,6 +41,7 @@ pub mod table;
 mod volumes;
 mod workload;
 
+pub use admission::BuiltInAdmission;
 pub use names::{Cidr, NotACidr};
 
 /// What the allocation of Service addresses and node ports goes by.
@@ -73,6 +75,7 @@ pub fn registry(networking: Networking) -> Registry {
 mod tests {
     use super::*;
     use crate::registry::ResourceKind;
+    use proptest::prelude::*;
     use serde_json::Value;
     use std::sync::LazyLock;
 
@@ -108,5 +111,107 @@ mod tests {
             })
             .collect();
         cells.join(" | ")
+    }
+
+    /// Any JSON made of words that stand in objects, so that deep paths are reached with values of the wrong type.
+    fn odd_json() -> impl Strategy<Value = Value> {
+        const WORDS: [&str; 34] = [
+            "metadata",
+            "spec",
+            "status",
+            "name",
+            "labels",
+            "annotations",
+            "ownerReferences",
+            "finalizers",
+            "ports",
+            "port",
+            "targetPort",
+            "nodePort",
+            "protocol",
+            "type",
+            "clusterIP",
+            "clusterIPs",
+            "selector",
+            "template",
+            "containers",
+            "env",
+            "valueFrom",
+            "resources",
+            "limits",
+            "cpu",
+            "volumes",
+            "ingress",
+            "from",
+            "ipBlock",
+            "cidr",
+            "rules",
+            "subsets",
+            "addresses",
+            "endpoints",
+            "data",
+        ];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            prop::sample::select(vec![
+                "",
+                "a",
+                "None",
+                "10.0.0.1",
+                "80%",
+                "1Gi",
+                "LoadBalancer",
+                "2026-01-01T00:00:00Z",
+                "ä/ö"
+            ])
+            .prop_map(Value::from),
+        ];
+        leaf.prop_recursive(6, 64, 5, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                prop::collection::vec((prop::sample::select(WORDS.to_vec()), inner), 0..6).prop_map(|fields| {
+                    Value::Object(fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_object_is_so_odd_that_a_row_panics(
+            spec in odd_json(),
+            rest in prop::collection::hash_map("[a-z]{1,3}|metadata|status|data|subsets|endpoints|subjects", odd_json(), 0..4),
+            old in odd_json(),
+        ) {
+            let mut new: Value = Value::Object(rest.into_iter().collect());
+            new["spec"] = spec;
+            let old = if old.is_object() { old } else { serde_json::json!({ "spec": old }) };
+            for kind in REGISTRY.iter() {
+                for (old, subresource) in [(None, ""), (Some(&old), ""), (Some(&old), "status"), (Some(&old), "resize")] {
+                    let mut new = new.clone();
+                    (kind.prepare)(kind, &mut new, old, subresource);
+                    (kind.default)(kind, &mut new);
+                    kind.errors(&new, old, subresource);
+                    let row = (kind.row)(kind, &new, jiff::Timestamp::UNIX_EPOCH);
+                    prop_assert_eq!(row.len(), kind.columns.len());
+                    if let Some(view) = &kind.view_of {
+                        (view.to_stored)(&mut new);
+                        (view.from_stored)(&mut new);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_leads_to_one_row_and_every_status_can_be_written() {
+        let mut names = std::collections::HashSet::new();
+        for row in REGISTRY.iter() {
+            assert!(names.insert((row.group.clone(), row.version.clone(), row.plural.clone())), "{row:?} stands twice");
+            assert_eq!(row.scale.is_some(), row.has_subresource("scale"), "{row:?}");
+            assert!(row.columns.iter().any(|column| column.format == "name"), "{row:?} shows its name");
+        }
     }
 }

@@ -459,7 +459,7 @@ fn group_rows() -> Vec<ResourceKind> {
                     boolean("PodInfoOnMount"),
                     boolean("StorageCapacity"),
                     text("TokenRequests"),
-                    text("RequiresRepublish"),
+                    boolean("RequiresRepublish"),
                     text("Modes"),
                     text("Age"),
                 ],
