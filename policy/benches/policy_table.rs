@@ -114,25 +114,26 @@ fn main() -> io::Result<()> {
         let world = world(policies, pods);
         let table = build(&world);
         let size = format!("{policies} policies, {pods} pods");
-        line(&format!("build, {size}"), &format!("{:?}", median(|| timed(|| drop(black_box(build(&world)))))))?;
-        line(&format!("change one policy, {size}"), {
-            let changed = network_policy(policies / 2, 8081);
-            &format!("{:?}", median(|| timed(|| drop(black_box(table.with_policy(&changed))))))
-        })?;
-        line(&format!("first verdict after that, {size}"), {
-            let flow = flow(1, pods);
-            let changed = network_policy(u32::from(policies > 10) * (7919 % pods % NAMESPACES), 8081);
-            &format!(
-                "{:?}",
-                median(|| {
-                    let table = table.with_policy(&changed);
-                    timed(|| drop(black_box(table.allows(&flow))))
-                })
-            )
-        })?;
-        line(&format!("verdict, rules being compiled, {size}"), &format!("{:?}", verdicts(&build(&world), pods)))?;
+        let built = median(|| timed(|| drop(black_box(build(&world)))));
+        line(&format!("build, {size}"), &format!("{built:?}"))?;
+        let changed = network_policy(policies / 2, 8081);
+        let change = median(|| timed(|| drop(black_box(table.with_policy(&changed)))));
+        line(&format!("change one policy, {size}"), &format!("{change:?}"))?;
+        let first = flow(1, pods);
+        let destination = 104_729 % pods;
+        let changed = network_policy(destination % NAMESPACES, 8081);
+        let judged = median(|| {
+            let table = table.with_policy(&changed);
+            timed(|| {
+                let _ = black_box(table.allows(&first));
+            })
+        });
+        line(&format!("first verdict after a change, {size}"), &format!("{judged:?}"))?;
+        let compiling = verdicts(&build(&world), pods);
+        line(&format!("verdict, rules being compiled, {size}"), &format!("{compiling:?}"))?;
         verdicts(&table, pods);
-        line(&format!("verdict, rules compiled, {size}"), &format!("{:?}", median(|| verdicts(&table, pods))))?;
+        let compiled = median(|| verdicts(&table, pods));
+        line(&format!("verdict, rules compiled, {size}"), &format!("{compiled:?}"))?;
     }
     Ok(())
 }
