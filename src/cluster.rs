@@ -462,6 +462,10 @@ impl Cluster {
         }
     }
 
+    pub(crate) fn api(&self) -> &ApiServer {
+        &self.api
+    }
+
     pub(crate) fn nodes(&self) -> Option<&Arc<Nodes>> {
         self.running.as_ref().map(|running| &running.nodes)
     }

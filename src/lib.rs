@@ -5,10 +5,12 @@
 
 mod bootstrap;
 mod cluster;
+mod fixture;
 mod host_ports;
 mod in_process;
 mod nodes;
 mod pki;
 
 pub use cluster::{Addresses, Builder, Cluster, KUBERNETES_VERSION, ZONE};
+pub use fixture::{FunctionPod, Output};
 pub use kubelet::program::{Container, ExitStatus, Program};
