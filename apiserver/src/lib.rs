@@ -28,6 +28,7 @@ mod expiry;
 mod extract;
 mod handler;
 mod impersonation;
+mod in_flight;
 mod list_options;
 mod metrics;
 mod middleware;
@@ -79,7 +80,7 @@ pub struct Config {
     pub watch_timeout: Duration,
     /// Larger bodies are refused with 413.
     pub body_limit: usize,
-    /// So many requests at a time, watches and streams aside; more are refused with 429.
+    /// So many requests at a time, watches, streams and in-process clients aside; more wait, or are refused with 429.
     pub max_in_flight: usize,
 }
 
@@ -117,7 +118,7 @@ struct Inner {
     connectors: RwLock<HashMap<ExtensionKey, Arc<dyn Connector>>>,
     routes: Mutex<Router>,
     stopping: watch::Sender<bool>,
-    in_flight: tokio::sync::Semaphore,
+    in_flight: in_flight::InFlight,
     metrics: metrics::Metrics,
 }
 
@@ -135,7 +136,7 @@ impl ApiServer {
             connectors: RwLock::default(),
             routes: Mutex::default(),
             stopping: watch::Sender::new(false),
-            in_flight: tokio::sync::Semaphore::new(config.max_in_flight),
+            in_flight: in_flight::InFlight::new(config.max_in_flight),
             metrics: metrics::Metrics::default(),
             config,
         };
@@ -151,7 +152,7 @@ impl ApiServer {
 
     /// The service for an in-process client that is `user`, without credentials; `kube::Client::new` takes it.
     pub fn router_as(&self, user: UserInfo) -> Router {
-        self.router().layer(axum::Extension(user))
+        self.router().layer(axum::Extension(user)).layer(axum::Extension(in_flight::InProcess))
     }
 
     /// Adds routes beside the generic handler, behind the same authentication and authorization. Their handlers find

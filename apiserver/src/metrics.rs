@@ -133,7 +133,7 @@ impl ApiServer {
                 let _ = writeln!(out, "{name}_count{{{labels}}} {}", answers.count);
             }
         }
-        let in_flight = self.inner.config.max_in_flight - self.inner.in_flight.available_permits();
+        let in_flight = self.inner.in_flight.count();
         family(&mut out, "apiserver_current_inflight_requests", "gauge", "Requests being served, watches aside.");
         let _ = writeln!(out, "apiserver_current_inflight_requests {in_flight}");
         let watches = self.inner.metrics.watches.load(Ordering::Relaxed);

@@ -1,6 +1,6 @@
 //! The in-memory file tree of a virtual container: images' files, mounted volumes, and what programs write.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::io;
@@ -137,6 +137,24 @@ impl Files {
 
     /// Adds to the end of a file, creating it if need be.
     pub fn append(&self, path: &str, more: &[u8]) -> io::Result<()> {
+        {
+            let (files, path, read_only) = self.locate(path);
+            let mut guard = files.0.tree.write();
+            let tree = &mut *guard;
+            if let Some(Entry::File { content, read_only: false, .. }) = tree.entries.get_mut(&path)
+                && !read_only
+            {
+                if tree.bytes + more.len() > CAPACITY {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                // In place unless a reader holds the old content: a log grows without being copied.
+                let mut grown = std::mem::take(content).try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+                grown.extend_from_slice(more);
+                *content = grown.freeze();
+                tree.bytes += more.len();
+                return Ok(());
+            }
+        }
         let mut content = match self.read(path) {
             Ok(content) => content.to_vec(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -144,6 +162,26 @@ impl Files {
         };
         content.extend_from_slice(more);
         self.write(path, content)
+    }
+
+    /// Changes a file's permission bits; directories have none.
+    pub fn set_mode(&self, path: &str, mode: u32) -> io::Result<()> {
+        let (files, inside, read_only) = self.locate(path);
+        match files.0.tree.write().entries.get_mut(&inside) {
+            Some(Entry::File { read_only: locked, .. }) if read_only || *locked => {
+                return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+            }
+            Some(Entry::File { mode: old, .. }) => {
+                *old = mode & 0o7777;
+                return Ok(());
+            }
+            Some(Entry::Directory) => return Ok(()),
+            None => {}
+        }
+        match self.kind(path) {
+            Some(_) => Ok(()),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
     }
 
     /// Puts a file that programs in the container cannot change (a volume, /etc/hosts); replaces what was there.
@@ -162,6 +200,7 @@ impl Files {
             Some(Entry::File { read_only: true, .. }) if !force => return Err(io::ErrorKind::ReadOnlyFilesystem.into()),
             Some(Entry::File { content, mode, .. }) => (content.len(), *mode),
             None if path == "/" || tree.has_children(&path) => return Err(io::ErrorKind::IsADirectory.into()),
+            None if tree.is_below_a_file(&path) => return Err(io::ErrorKind::NotADirectory.into()),
             None => (0, 0o644),
         };
         let bytes = tree.bytes - old_length + content.len();
@@ -182,6 +221,7 @@ impl Files {
         let mut tree = files.0.tree.write();
         match tree.entries.get(&path) {
             Some(Entry::File { .. }) => Err(io::ErrorKind::AlreadyExists.into()),
+            None if tree.is_below_a_file(&path) => Err(io::ErrorKind::NotADirectory.into()),
             _ => {
                 tree.entries.insert(path, Entry::Directory);
                 Ok(())
@@ -247,6 +287,11 @@ fn is_below(path: &str, directory: &str) -> bool {
 }
 
 impl Tree {
+    fn is_below_a_file(&self, path: &str) -> bool {
+        let above = path.match_indices('/').map(|(at, _)| &path[..at]);
+        above.filter(|above| !above.is_empty()).any(|above| matches!(self.entries.get(above), Some(Entry::File { .. })))
+    }
+
     fn has_children(&self, path: &str) -> bool {
         let below = below(path);
         self.entries.range(below.clone()..).next().is_some_and(|(name, _)| name.starts_with(&below))
@@ -271,6 +316,18 @@ mod tests {
         assert_eq!(files.write("/etc/hosts", "x").expect_err("read-only").kind(), io::ErrorKind::ReadOnlyFilesystem);
         assert_eq!(files.list("/etc").expect("a directory"), ["hosts"]);
         assert_eq!(files.read("/etc").expect_err("a directory").kind(), io::ErrorKind::IsADirectory);
+    }
+
+    #[test]
+    fn a_file_grows_by_appending_and_is_no_directory() {
+        let files = Files::new();
+        files.append("/log", b"a").expect("created");
+        let held = files.read("/log").expect("there");
+        files.append("/log", b"b").expect("grown");
+        assert_eq!((&held[..], &files.read("/log").expect("there")[..]), (&b"a"[..], &b"ab"[..]));
+        assert_eq!(files.write("/log/x", "x").expect_err("below a file").kind(), io::ErrorKind::NotADirectory);
+        files.set_mode("/log", 0o755).expect("there");
+        assert_eq!(files.kind("/log"), Some(Kind::File { length: 2, mode: 0o755 }));
     }
 
     #[test]

@@ -250,3 +250,56 @@ pub(crate) fn on_host_network(pod: &Pod) -> bool {
 pub(crate) fn version_of(pod: &Pod) -> u64 {
     pod.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 244, 1, 2));
+
+    fn pod(name: &str, version: &str, app: &str) -> Pod {
+        let mut pod = Pod::default();
+        pod.metadata.namespace = Some("default".into());
+        pod.metadata.name = Some(name.into());
+        pod.metadata.resource_version = Some(version.into());
+        pod.metadata.labels = Some(Labels::from([("app".into(), app.into())]));
+        pod
+    }
+
+    fn app(endpoints: &Endpoints) -> Option<String> {
+        endpoints.by_address().get(&IP).and_then(|endpoint| endpoint.identity.labels.get("app").cloned())
+    }
+
+    #[test]
+    fn an_older_state_that_is_told_late_does_not_count() {
+        let mut endpoints = Endpoints::default();
+        endpoints.attach(&pod("a", "9", "new"), &[IP]);
+        assert!(!endpoints.update(&pod("a", "5", "old")));
+        assert_eq!(app(&endpoints).as_deref(), Some("new"));
+        assert!(endpoints.update(&pod("a", "10", "newest")));
+        assert_eq!(app(&endpoints).as_deref(), Some("newest"));
+    }
+
+    #[test]
+    fn a_pod_that_has_lost_its_address_to_another_does_not_take_it_back() {
+        let mut endpoints = Endpoints::default();
+        endpoints.attach(&pod("a", "1", "a"), &[IP]);
+        endpoints.attach(&pod("b", "2", "b"), &[IP]);
+        endpoints.update(&pod("a", "3", "changed"));
+        assert_eq!(app(&endpoints).as_deref(), Some("b"));
+        endpoints.set_namespace("default", Some(&Labels::from([("x".into(), "y".into())])));
+        assert_eq!(app(&endpoints).as_deref(), Some("b"));
+        assert!(endpoints.detach(&[IP]));
+        assert_eq!(app(&endpoints), None);
+    }
+
+    #[test]
+    fn pods_with_equal_labels_share_their_identity() {
+        let mut endpoints = Endpoints::default();
+        let other = IpAddr::from([10, 244, 1, 3]);
+        endpoints.attach(&pod("a", "1", "web"), &[IP]);
+        endpoints.attach(&pod("b", "1", "web"), &[other]);
+        let map = endpoints.by_address();
+        assert!(Arc::ptr_eq(&map[&IP].identity, &map[&other].identity));
+    }
+}

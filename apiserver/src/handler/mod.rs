@@ -16,6 +16,7 @@ mod write;
 
 use crate::authn::UserInfo;
 use crate::extension::{VirtualRequest, key};
+use crate::in_flight::InProcess;
 use crate::negotiate::{Form, Format, Media};
 use crate::registry::ResourceKind;
 use crate::request::{Query, RequestInfo};
@@ -83,10 +84,11 @@ async fn dispatch(server: ApiServer, info: RequestInfo, user: UserInfo, request:
     }
     let kind = server.registry().lookup(&info.group, &info.version, &info.resource).cloned();
     let kind = kind.ok_or_else(no_such_resource)?;
-    let _permit = if info.verb == "watch" {
+    let _place = if info.verb == "watch" {
         None
     } else {
-        Some(server.inner.in_flight.try_acquire().map_err(|_| too_many_requests())?)
+        let in_process = request.extensions().get::<InProcess>().is_some();
+        server.inner.in_flight.enter(&user, in_process).await?
     };
     let (parts, body) = request.into_parts();
     let query = Query::new(&parts.uri);
@@ -114,12 +116,6 @@ async fn dispatch(server: ApiServer, info: RequestInfo, user: UserInfo, request:
         }
     }
     Ok(response)
-}
-
-fn too_many_requests() -> Status {
-    let mut status = Status::failure(429, "TooManyRequests", "too many requests at a time, please try again later");
-    status.details = Some(json!({"retryAfterSeconds": 1}));
-    status
 }
 
 impl Call {

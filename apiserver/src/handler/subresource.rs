@@ -4,11 +4,12 @@
 
 use super::body::BodyKind;
 use super::{Call, no_such_resource};
-use crate::registry::ScalePaths;
+use crate::kinds::table::age;
+use crate::negotiate::Form;
+use crate::registry::{Column, ResourceKind, ScalePaths};
 use crate::selector::label_selector_text;
 use crate::status::{FieldError, Status};
-use crate::storage;
-use crate::strategy;
+use crate::{storage, strategy, table};
 use axum::body::Body;
 use axum::response::Response;
 use http::StatusCode;
@@ -161,8 +162,28 @@ impl Call {
     /// The answer to a request for a part.
     pub(super) fn part_answer(&self, code: StatusCode, part: &Part, kv: &KeyValue) -> Result<Response, Status> {
         match part {
-            Part::Scale(_) => Ok(self.plain(code, &self.shown(part, &storage::decode(&self.kind, kv)?))),
+            Part::Scale(_) => {
+                let scale = self.shown(part, &storage::decode(&self.kind, kv)?);
+                let Form::Table { version, include } = self.media.form else { return Ok(self.plain(code, &scale)) };
+                let metadata = json!({"resourceVersion": scale["metadata"]["resourceVersion"]});
+                let now = self.server.now();
+                let table = table::table(&scale_kind(), [&scale], (version, include), metadata, true, now);
+                Ok(self.plain(code, &table))
+            }
             _ => self.object(code, kv),
         }
     }
+}
+
+/// The columns of a Scale: it is nobody's row, since it is a part of other kinds' objects only.
+fn scale_kind() -> ResourceKind {
+    let columns = ["Desired", "Available"].map(|name| Column::new(name, "integer"));
+    ResourceKind::new("autoscaling", "v1", "Scale", "scales").with_table(
+        columns.into_iter().chain([Column::new("Age", "string")]),
+        |_, scale, now| {
+            let number = |path: &str| scale.pointer(path).and_then(Value::as_i64).unwrap_or_default().into();
+            let name = scale["metadata"]["name"].clone();
+            vec![name, number("/spec/replicas"), number("/status/replicas"), age(scale, now)]
+        },
+    )
 }

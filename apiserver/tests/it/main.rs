@@ -4,6 +4,7 @@ mod admission;
 mod apply;
 mod deletion;
 mod forms;
+mod garbage;
 mod house;
 mod objects;
 mod parts;

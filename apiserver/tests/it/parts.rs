@@ -70,6 +70,8 @@ async fn scale_shows_and_changes_three_numbers() {
     let server = server().await;
     deployment(&server).await;
     let path = format!("{DEPLOYMENTS}/web/scale");
+    let table = server.get_as(&path, "application/json;as=Table;v=v1;g=meta.k8s.io").await.ok();
+    assert_eq!(table["rows"][0]["cells"], json!(["web", 2, 0, "0s"]));
     let mut scale = server.get(&path).await.ok();
     assert_eq!((&scale["kind"], &scale["apiVersion"]), (&json!("Scale"), &json!("autoscaling/v1")));
     assert_eq!(scale["spec"]["replicas"], 2);

@@ -1,8 +1,9 @@
 //! Many at a time: nothing is lost, nobody waits for somebody slow, and too many are told so.
 
-use crate::support::{CONFIGMAPS, config, configmap, server, with};
+use crate::support::{CONFIGMAPS, Server, config, configmap, server, with};
 use apiserver::Config;
 use apiserver::admission::{Admission, AdmissionRequest};
+use apiserver::authn::{Authenticator, UserInfo};
 use apiserver::status::Status;
 
 use async_trait::async_trait;
@@ -63,23 +64,40 @@ async fn of_updates_from_the_same_version_one_wins() {
     assert_eq!(codes.iter().filter(|code| **code == 409).count(), 9, "{codes:?}");
 }
 
+/// Everybody is Jane.
+struct Jane;
+
+#[async_trait]
+impl Authenticator for Jane {
+    async fn authenticate(&self, _: &http::request::Parts) -> Result<Option<UserInfo>, Status> {
+        Ok(Some(UserInfo::new("jane", &[])))
+    }
+}
+
 #[tokio::test(start_paused = true)]
-async fn too_many_at_a_time_are_told_to_come_again_and_watches_do_not_count() {
+async fn too_many_at_a_time_wait_in_line_and_then_are_told_to_come_again() {
     let turns = Arc::new(Semaphore::new(0));
     let admission: Vec<Arc<dyn Admission>> = vec![Arc::new(Turnstile(turns.clone()))];
-    let server = Arc::new(with(Config { max_in_flight: 1, admission, ..config() }).await);
+    let config = Config { max_in_flight: 1, admission, authenticator: Arc::new(Jane), ..config() };
+    let inside = with(config).await;
+    let server = Arc::new(Server { router: inside.api.router(), api: inside.api.clone() });
     let mut lines = server.watch(&format!("{CONFIGMAPS}?watch=true"), "application/json").await;
-    let waiting = tokio::spawn({
+    let create = |name: &'static str| {
         let server = server.clone();
-        async move { server.post(CONFIGMAPS, configmap("a")).await.created() }
-    });
+        tokio::spawn(async move { server.post(CONFIGMAPS, configmap(name)).await })
+    };
+    let (first, second) = (create("a"), create("b"));
     tokio::task::yield_now().await;
+    let start = tokio::time::Instant::now();
     let refused = server.get(CONFIGMAPS).await;
+    assert_eq!(start.elapsed().as_secs(), 15);
     assert_eq!(refused.headers["retry-after"], "1");
     assert_eq!(refused.expect(429)["reason"], "TooManyRequests");
-    turns.add_permits(1);
-    waiting.await.expect("a created object");
-    server.get(CONFIGMAPS).await.ok();
+    assert_eq!(inside.get(CONFIGMAPS).await.ok()["items"], json!([]), "the cluster's own clients need no place");
+    second.await.expect("an answer").expect(429);
+    turns.add_permits(2);
+    first.await.expect("an answer").created();
+    create("c").await.expect("an answer").created();
     assert_eq!(lines.short().await, "ADDED a");
 }
 

@@ -2,11 +2,12 @@
 
 use super::builtins;
 use crate::files::Files;
-use crate::program::{Container, ExitStatus};
+use crate::program::{Container, ExitStatus, Program};
 use super::stdio::{pipe, read_all};
 use netstack::{Config, Host, Network, PortTag};
 use futures::FutureExt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -91,7 +92,11 @@ impl Machine {
 
 /// Keeps a program running on a machine until dropped. It listens before anything else runs.
 pub(crate) fn serving(machine: &Machine, args: &[&str]) -> AbortOnDropHandle<()> {
-    let program = builtins().program(args[0]).expect("a built-in program");
+    serving_program(builtins().program(args[0]).expect("a built-in program"), machine, args)
+}
+
+/// As [`serving`], for a program without a name.
+pub(crate) fn serving_program(program: Arc<dyn Program>, machine: &Machine, args: &[&str]) -> AbortOnDropHandle<()> {
     let (never, signals) = watch::channel(0);
     let container = Container {
         args: args.iter().map(|arg| (*arg).to_owned()).collect(),

@@ -52,7 +52,7 @@ pub fn lookup(image: &str) -> Option<Image> {
 }
 
 /// The last component of an image's name, without tag and digest: `agnhost` of `registry.k8s.io/e2e-test-images/agnhost:2.53`.
-fn repository(image: &str) -> &str {
+pub(super) fn repository(image: &str) -> &str {
     let name = image.split('@').next().unwrap_or_default();
     let last = name.rsplit('/').next().unwrap_or_default();
     last.split(':').next().unwrap_or_default()

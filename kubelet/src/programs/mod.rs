@@ -7,6 +7,7 @@
 //! A tool is a function over a [`Container`] in the table of its family. What it does not do is not in its usage.
 
 mod agnhost;
+mod changing;
 mod clock;
 mod curl;
 mod dig;
@@ -15,15 +16,18 @@ mod grep;
 mod http;
 pub mod images;
 mod launch;
+mod listing;
 mod net;
 mod nslookup;
 mod options;
 mod print;
 pub mod resolver;
+mod sed;
 mod shell;
 pub mod standin;
 mod stdio;
 mod system;
+mod tar;
 mod terminal;
 mod text;
 mod wget;
@@ -105,7 +109,22 @@ pub fn builtins() -> Arc<dyn Programs> {
     static BUILTINS: OnceLock<Arc<Builtins>> = OnceLock::new();
     let builtins = BUILTINS.get_or_init(|| {
         let mut programs: BTreeMap<&'static str, Arc<dyn Program>> = BTreeMap::new();
-        let families = [agnhost::TOOLS, curl::TOOLS, dig::TOOLS, grep::TOOLS, launch::TOOLS, net::TOOLS, nslookup::TOOLS, system::TOOLS, text::TOOLS, wget::TOOLS];
+        let families = [
+            agnhost::TOOLS,
+            changing::TOOLS,
+            curl::TOOLS,
+            dig::TOOLS,
+            grep::TOOLS,
+            launch::TOOLS,
+            listing::TOOLS,
+            net::TOOLS,
+            nslookup::TOOLS,
+            sed::TOOLS,
+            system::TOOLS,
+            tar::TOOLS,
+            text::TOOLS,
+            wget::TOOLS,
+        ];
         for tool in families.into_iter().flatten() {
             let plain: Arc<dyn Program> =
                 Arc::new(Tool { name: tool.name, run: tool.run, handles_signals: tool.handles_signals });

@@ -420,10 +420,10 @@ impl Dice {
         let mut spec = json!({
             "tier": *self.pick(&["Admin", "Baseline"]),
             "priority": self.up_to(3),
-            "subject": self.pod_peer(),
+            "subject": if self.one_in(2) { json!({ "namespaces": {} }) } else { self.pod_peer() },
         });
         for (field, peers) in [("ingress", "from"), ("egress", "to")] {
-            let count = self.up_to(2);
+            let count = self.up_to(4);
             spec[field] = (0..count).map(|_| self.cluster_rule(peers)).collect();
         }
         serde_json::from_value(json!({ "metadata": { "name": format!("cluster-{number}") }, "spec": spec }))

@@ -121,6 +121,18 @@ fn rule_12_4_within_a_tier_priority_then_name_then_place_decide() {
 }
 
 #[test]
+fn rule_12_4_rules_for_pods_and_rules_for_their_addresses_share_one_order() {
+    let pods =
+        |action: &str| format!("{{ action: {action}, to: [{{ namespaces: {{ matchLabels: {{ team: web }} }} }}] }}");
+    let networks = |action: &str| format!("{{ action: {action}, to: [{{ networks: [0.0.0.0/0] }}] }}");
+    let net = |rules: [String; 2]| cluster().cluster_policy("a", &egress("Admin", 1, &rules.join(", ")));
+    let inside_only = net([pods("Accept"), networks("Deny")]);
+    inside_only.check(Accept, "default/db", "web/front:80");
+    inside_only.check(DenyCluster, "default/db", "default/api:80");
+    net([networks("Accept"), pods("Deny")]).check(Accept, "default/db", "web/front:80");
+}
+
+#[test]
 fn rule_12_4_an_accepted_egress_does_not_bypass_the_destinations_ingress() {
     let accept = egress("Admin", 1, &format!("{{ action: Accept, to: [{EVERYBODY}] }}"));
     let net = cluster()
