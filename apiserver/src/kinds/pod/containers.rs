@@ -122,7 +122,7 @@ fn collisions(container: &Value, field: &str, taken: &mut HashSet<String>, error
 }
 
 const SOURCES: [&str; 5] = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
-const FIELD_PATHS: [&str; 10] = [
+const FIELD_PATHS: [&str; 9] = [
     "metadata.name",
     "metadata.namespace",
     "metadata.uid",
@@ -132,7 +132,6 @@ const FIELD_PATHS: [&str; 10] = [
     "status.hostIPs",
     "status.podIP",
     "status.podIPs",
-    "spec.schedulerName",
 ];
 
 fn environment(container: &Value, field: &str, errors: &mut Vec<FieldError>) {
