@@ -172,7 +172,80 @@ async fn populated() -> Server {
     server.post("/apis/apps/v1/namespaces/default/deployments", deployment).await.created();
     let service = json!({"metadata": {"name": "a"}, "spec": {"ports": [{"port": 1}]}});
     server.post("/api/v1/namespaces/default/services", service).await.created();
+    let backend = json!({"service": {"name": "a", "port": {"number": 1}}});
+    let paths = json!([{"path": "/", "pathType": "Prefix", "backend": backend}]);
+    let ingress = json!({"metadata": {"name": "a"}, "spec": {"rules": [{"host": "a.b", "http": {"paths": paths}}]}});
+    server.post("/apis/networking.k8s.io/v1/namespaces/default/ingresses", ingress).await.created();
+    let rule = json!({"from": [{"podSelector": {}, "namespaceSelector": {}}, {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}],
+                      "ports": [{"port": 1, "endPort": 2, "protocol": "TCP"}]});
+    let policy =
+        json!({"metadata": {"name": "a"}, "spec": {"podSelector": {}, "ingress": [rule], "policyTypes": ["Ingress"]}});
+    server.post("/apis/networking.k8s.io/v1/namespaces/default/networkpolicies", policy).await.created();
+    let template = json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}});
+    let cron = json!({"metadata": {"name": "a"}, "spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": template}}}});
+    server.post("/apis/batch/v1/namespaces/default/cronjobs", cron).await.created();
+    let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "a"});
+    let scaler = json!({"metadata": {"name": "a"}, "spec": {"maxReplicas": 3, "scaleTargetRef": target}});
+    server.post("/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers", scaler).await.created();
     server
+}
+
+const OBJECTS: [&str; 9] = [
+    CONFIGMAPS,
+    "/api/v1/namespaces/default/pods",
+    "/api/v1/namespaces/default/services",
+    "/apis/apps/v1/namespaces/default/deployments",
+    "/apis/networking.k8s.io/v1/namespaces/default/ingresses",
+    "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies",
+    "/apis/batch/v1/namespaces/default/cronjobs",
+    "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers",
+    "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers",
+];
+
+/// Every place in a value, for one of them to be changed.
+fn places(value: &Value, at: &str, found: &mut Vec<String>) {
+    found.push(at.to_owned());
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                places(value, &format!("{at}/{}", key.replace('~', "~0").replace('/', "~1")), found);
+            }
+        }
+        Value::Array(items) => {
+            for (index, value) in items.iter().enumerate() {
+                places(value, &format!("{at}/{index}"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn an_object_with_anything_in_any_place_is_taken_or_refused() {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
+    let server = runtime.block_on(populated());
+    let config = ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() };
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let change = (0..OBJECTS.len(), any::<prop::sample::Index>(), body(), any::<bool>());
+    TestRunner::new_with_rng(config, rng)
+        .run(&change, |(object, place, value, dry)| {
+            let query = if dry { "?dryRun=All" } else { "" };
+            let uri = format!("{}/a{query}", OBJECTS[object]);
+            let mut object = runtime.block_on(server.get(&uri)).ok();
+            let mut found = Vec::new();
+            places(&object, "", &mut found);
+            let place = place.get(&found);
+            if let Some(target) = object.pointer_mut(place) {
+                *target = value;
+            }
+            let answer = runtime.block_on(server.put(&uri, object));
+            prop_assert!(answer.code.as_u16() < 500, "{place}: {}", answer.body);
+            let read = runtime.block_on(server.get_as(&uri, "application/json;as=Table;v=v1;g=meta.k8s.io"));
+            prop_assert_eq!(read.code.as_u16(), 200, "{}: {}", place, read.body);
+            Ok(())
+        })
+        .unwrap_or_else(|failure| panic!("{failure}"));
 }
 
 #[test]
