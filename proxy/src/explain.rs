@@ -127,6 +127,7 @@ pub(crate) fn report(
             FrontendKind::ExternalIp => "external IP",
             FrontendKind::LoadBalancer => "load balancer address",
             FrontendKind::NodePort => "node port",
+            FrontendKind::HostPort => "host port",
         };
         let any = matches!(route.source, Source::Outside) && frontend.kind != FrontendKind::NodePort;
         let node = match route.node {
@@ -148,10 +149,22 @@ pub(crate) fn report(
             narrowed = (balanced.local, balanced.topology);
             let only = || (list.len() == 1).then(|| balanced.endpoints.get(list[0]).address);
             explanation.chosen = held.or_else(only);
-            let hairpin = explanation.chosen.is_some_and(|chosen| chosen.ip() == flow.src.ip());
-            if balanced.masquerade || hairpin {
-                explanation.snat = table.masquerade(route.node, flow.dst.ip());
+            // Which of several it will be is not known; only whether it is masqueraded in any case.
+            let dst = explanation.chosen.unwrap_or(balanced.endpoints.get(list[0]).address);
+            if balanced.masquerade || explanation.chosen.is_some() {
+                explanation.snat = table.snat(flow, route, dst, balanced.masquerade);
             }
+        }
+        Outcome::HostPort(host_port) => {
+            explanation.outcome = "balance";
+            explanation.steps.push(format!("{} is a host port of pod {}", flow.dst, host_port.pod));
+            explanation.chosen = Some(host_port.target);
+            explanation.snat = table.snat(flow, route, host_port.target, false);
+            explanation.candidates.push(EndpointReport {
+                address: host_port.target,
+                target: Some(host_port.pod.name.clone()),
+                node: explanation.node.clone(),
+            });
         }
     }
     if let Some(frontend) = route.frontend {

@@ -1,6 +1,6 @@
 //! Services: from a frontend address to one endpoint, as kube-proxy does it.
 //!
-//! [`start`] follows Services, EndpointSlices and Nodes and keeps a [`ServiceTable`]: an immutable snapshot, rebuilt
+//! [`start`] follows Services, EndpointSlices, Nodes and pods' host ports, and keeps a [`ServiceTable`]: an immutable snapshot, rebuilt
 //! level-triggered and swapped whole. [`Proxy::translator`] is what the switch asks once per new flow; later packets
 //! never come here, because conntrack remembers their endpoint. [`Proxy::explain`] answers from the same table why a
 //! flow goes where it goes.
@@ -14,6 +14,7 @@
 mod affinity;
 mod endpoint;
 mod explain;
+mod host_port;
 mod node;
 mod service;
 mod sync;

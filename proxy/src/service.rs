@@ -4,6 +4,7 @@ use crate::endpoint::Endpoints;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use netstack::Protocol;
 use serde::Serialize;
 use std::net::IpAddr;
@@ -13,7 +14,7 @@ use tracing::warn;
 
 const DEFAULT_AFFINITY_TIMEOUT: Duration = Duration::from_secs(10_800);
 
-/// A Service's namespace and name.
+/// A Service's namespace and name; of a host port, its pod's.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct ServiceName {
     /// The namespace.
@@ -24,7 +25,10 @@ pub struct ServiceName {
 
 impl ServiceName {
     pub(crate) fn of(service: &v1::Service) -> ServiceName {
-        let metadata = &service.metadata;
+        ServiceName::of_object(&service.metadata)
+    }
+
+    pub(crate) fn of_object(metadata: &ObjectMeta) -> ServiceName {
         ServiceName {
             namespace: metadata.namespace.clone().unwrap_or_default(),
             name: metadata.name.clone().unwrap_or_default(),
@@ -49,6 +53,8 @@ pub enum FrontendKind {
     LoadBalancer,
     /// `spec.ports[].nodePort` at a node's address
     NodePort,
+    /// A container's `hostPort` at its node's address: no Service's
+    HostPort,
 }
 
 /// What a flow must be addressed to.
@@ -80,7 +86,7 @@ impl Frontend {
 /// A frontend that is reachable from outside of the cluster: somebody may want to listen for it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct ExternalFrontend {
-    /// `NodePort`, `LoadBalancer` or `ExternalIp`.
+    /// Every kind but `ClusterIp`.
     pub kind: FrontendKind,
     /// The address inside the network.
     pub address: IpAddr,
@@ -89,7 +95,7 @@ pub struct ExternalFrontend {
     pub protocol: Protocol,
     /// The port at that address.
     pub port: u16,
-    /// Whose it is.
+    /// Whose it is: a Service's, or a pod's if it is a host port.
     pub service: ServiceName,
 }
 
@@ -203,6 +209,11 @@ impl CompiledService {
             }
         }
         Some(compiled)
+    }
+
+    /// Whether any of its ports is UDP.
+    pub(crate) fn has_udp(&self) -> bool {
+        self.ports.iter().any(|port| port.protocol == Protocol::Udp)
     }
 
     /// Whether anything of it is reachable from outside.

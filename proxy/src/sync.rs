@@ -1,11 +1,11 @@
-//! The owner of the table: follows Services, EndpointSlices and Nodes, swaps, and cleans up UDP flows.
+//! The owner of the table: follows Services, EndpointSlices, Nodes and Pods, swaps, and cleans up UDP flows.
 
 use crate::explain::Explanation;
-use crate::service::{ExternalFrontend, ServiceName};
+use crate::service::{CompiledService, ExternalFrontend, ServiceName};
 use crate::table::{Addressing, ServiceTable, service_of};
 use crate::translator::Translator;
 use informer::{Change, Informer, Informers, Update, Working};
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use netstack::{FiveTuple, FlowInfo, Network, Protocol, Translate};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -53,11 +53,14 @@ pub struct Sources {
     pub slices: Informer<EndpointSlice>,
     /// Node addresses, zones and pod ranges.
     pub nodes: Informer<Node>,
+    /// Host ports.
+    pub pods: Informer<Pod>,
 }
 
 /// Starts to follow the cluster. Until everything has been listed, no address of the service range is answered.
 pub fn start(informers: &Informers, network: Network, config: Config) -> Proxy {
-    let sources = Sources { services: informers.of(), slices: informers.of(), nodes: informers.of() };
+    let sources =
+        Sources { services: informers.of(), slices: informers.of(), nodes: informers.of(), pods: informers.of() };
     start_with(sources, network, config)
 }
 
@@ -118,8 +121,22 @@ struct Known {
 #[derive(Default)]
 struct Dirty {
     services: HashSet<ServiceName>,
+    /// The newest state of pods, `None` if gone.
+    pods: HashMap<ServiceName, Option<Arc<Pod>>>,
     nodes: bool,
     working: Vec<Working>,
+}
+
+impl Dirty {
+    fn pod(&mut self, change: Change<Pod>) {
+        let name = ServiceName::of_object(&change.update.object().metadata);
+        let newest = match change.update {
+            Update::Applied(pod) => Some(pod),
+            Update::Deleted(_) => None,
+        };
+        self.pods.insert(name, newest);
+        self.working.push(change.working);
+    }
 }
 
 impl Known {
@@ -177,10 +194,11 @@ struct TableSync {
 
 impl TableSync {
     async fn run(mut self, sources: Sources) {
-        let Sources { services, slices, nodes } = sources;
+        let Sources { services, slices, nodes, pods } = sources;
         let mut service_changes = services.subscribe();
         let mut slice_changes = slices.subscribe();
         let mut node_changes = nodes.subscribe();
+        let mut pod_changes = pods.subscribe();
         // A table of half a list would refuse what the other half allows.
         tokio::join!(services.synced(), slices.synced(), nodes.synced());
         let mut dirty = Dirty::default();
@@ -194,6 +212,9 @@ impl TableSync {
             while let Some(change) = node_changes.try_next() {
                 self.known.node(change, &mut dirty);
             }
+            while let Some(change) = pod_changes.try_next() {
+                dirty.pod(change);
+            }
             self.apply(std::mem::take(&mut dirty));
             self.ready.send_replace(true);
             tokio::select! {
@@ -201,6 +222,7 @@ impl TableSync {
                 Some(change) = service_changes.next() => self.known.service(change, &mut dirty),
                 Some(change) = slice_changes.next() => self.known.slice(change, &mut dirty),
                 Some(change) = node_changes.next() => self.known.node(change, &mut dirty),
+                Some(change) = pod_changes.next() => dirty.pod(change),
                 else => return, // the informers have stopped
             }
         }
@@ -225,18 +247,28 @@ impl TableSync {
                 None => table.without_service(name),
             };
         }
+        for (name, pod) in &dirty.pods {
+            table = match pod {
+                Some(pod) => table.with_pod(pod),
+                None => table.without_pod(name),
+            };
+        }
+        let host_ports_changed = !table.same_host_ports(&old);
         let changed: Vec<&ServiceName> = dirty.services.iter().filter(|name| !table.same_service(&old, name)).collect();
         let nodes_changed = !table.same_nodes(&old);
-        if changed.is_empty() && !nodes_changed {
+        if changed.is_empty() && !nodes_changed && !host_ports_changed {
             return;
         }
         debug!(services = changed.len(), nodes_changed, total = table.len(), "service table updated");
-        let external = nodes_changed
-            || changed.iter().any(|name| {
-                [&table, &old].into_iter().filter_map(|table| table.service(name)).any(|service| service.is_external())
-            });
+        let touches = |what: &dyn Fn(&CompiledService) -> bool| {
+            let states = changed.iter().flat_map(|name| [table.service(name), old.service(name)]);
+            nodes_changed || host_ports_changed || states.flatten().any(what)
+        };
+        let (external, udp) = (touches(&CompiledService::is_external), touches(&CompiledService::has_udp));
         self.translator.swap(table.clone(), changed.iter().copied());
-        self.network.retain_flows(|flow| keep(flow, &old, &table));
+        if udp {
+            self.network.retain_flows(|flow| keep(flow, &old, &table));
+        }
         if external {
             let frontends = table.external_frontends();
             self.external.send_if_modified(|known| {
@@ -261,7 +293,10 @@ fn keep(flow: &FlowInfo, old: &ServiceTable, new: &ServiceTable) -> bool {
             let endpoint = frontend.port.endpoints(flow.original.dst.ip()).find(flow.translated.dst);
             endpoint.is_some_and(|(_, endpoint)| endpoint.serving)
         }
-        // The Service is gone, or this port of it.
-        None => old.frontend(&flow.original).is_none(),
+        None => match new.host_port(&flow.original) {
+            Some(host_port) => host_port.target == flow.translated.dst,
+            // The Service is gone, or this port of it, or the pod.
+            None => old.frontend(&flow.original).is_none() && old.host_port(&flow.original).is_none(),
+        },
     }
 }

@@ -6,6 +6,7 @@
 //! [`crate::translator`].
 
 use crate::endpoint::{Endpoints, Topology};
+use crate::host_port::{HostPort, HostPortKey};
 use crate::node::{Node, Nodes};
 use crate::reason;
 use crate::service::{CompiledService, ExternalFrontend, Frontend, FrontendKey, FrontendKind, ServiceName};
@@ -14,7 +15,7 @@ use k8s_openapi::api::core::v1;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use netstack::{FiveTuple, Protocol, Reason};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 pub(crate) const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -50,6 +51,8 @@ pub struct ServiceTable {
     frontends: imbl::HashMap<FrontendKey, Claims>,
     node_ports: imbl::HashMap<(bool, Protocol, u16), Claims>,
     cluster_ips: imbl::HashMap<IpAddr, u32>,
+    pods: imbl::HashMap<ServiceName, Arc<Vec<(HostPortKey, HostPort)>>>,
+    host_ports: imbl::HashMap<HostPortKey, Vec<HostPort>>,
 }
 
 /// Where a flow enters the proxy.
@@ -81,6 +84,8 @@ pub(crate) enum Outcome<'t> {
     Refused { reject: bool, reason: Reason },
     /// One of these.
     Balanced(Balanced<'t>),
+    /// A pod's host port.
+    HostPort(&'t HostPort),
 }
 
 #[derive(Debug)]
@@ -180,6 +185,50 @@ impl ServiceTable {
         self
     }
 
+    /// The next table, with this state of a pod: its host ports.
+    pub fn with_pod(&self, pod: &v1::Pod) -> ServiceTable {
+        let name = ServiceName::of_object(&pod.metadata);
+        let compiled = HostPort::compile(pod);
+        if self.pods.get(&name).map_or(&[][..], |known| known) == compiled {
+            return self.clone();
+        }
+        let mut table = self.without_pod(&name);
+        for (key, host_port) in &compiled {
+            table.host_ports.entry(key.clone()).or_default().push(host_port.clone());
+        }
+        if !compiled.is_empty() {
+            table.pods.insert(name, Arc::new(compiled));
+        }
+        table
+    }
+
+    /// The next table, without a pod.
+    pub fn without_pod(&self, name: &ServiceName) -> ServiceTable {
+        let mut table = self.clone();
+        for (key, _) in table.pods.remove(name).iter().flat_map(|gone| gone.iter()) {
+            let Some(claims) = table.host_ports.get_mut(key) else { continue };
+            claims.retain(|host_port| host_port.pod != *name);
+            if claims.is_empty() {
+                table.host_ports.remove(key);
+            }
+        }
+        table
+    }
+
+    pub(crate) fn same_host_ports(&self, other: &ServiceTable) -> bool {
+        self.host_ports.ptr_eq(&other.host_ports)
+    }
+
+    /// The host port that a flow is addressed to, if it is for no Service.
+    pub(crate) fn host_port(&self, flow: &FiveTuple) -> Option<&HostPort> {
+        if self.host_ports.is_empty() {
+            return None;
+        }
+        let node = self.nodes.owner(flow.dst.ip())?;
+        let claims = self.host_ports.get(&(node.name.clone(), flow.protocol, flow.dst.port()))?;
+        claims.iter().find(|host_port| host_port.is_at(flow.dst.ip()))
+    }
+
     /// Whether both tables hold the same compiled state (the very same, not an equal one).
     pub(crate) fn same_service(&self, other: &ServiceTable, name: &ServiceName) -> bool {
         match (self.services.get(name), other.services.get(name)) {
@@ -235,7 +284,12 @@ impl ServiceTable {
     pub(crate) fn route(&self, flow: &FiveTuple, pick: &mut dyn FnMut(usize) -> usize) -> Route<'_> {
         let source = self.source(flow.src.ip());
         let Some(frontend) = self.frontend(flow) else {
-            return Route { source, frontend: None, node: None, outcome: self.unclaimed(flow.dst.ip()) };
+            let outcome = match self.host_port(flow) {
+                Some(host_port) => Outcome::HostPort(host_port),
+                None => self.unclaimed(flow.dst.ip()),
+            };
+            let node = self.nodes.owner(flow.dst.ip()).map(|node| &**node);
+            return Route { source, frontend: None, node, outcome };
         };
         let node = self.entry(frontend, source, flow.dst.ip(), pick);
         let outcome = self.balance(frontend, source, node, flow);
@@ -316,10 +370,20 @@ impl ServiceTable {
         }
     }
 
-    /// The address that a masqueraded flow carries: the deciding node's, or else the gateway's.
-    pub(crate) fn masquerade(&self, node: Option<&Node>, like: IpAddr) -> Option<IpAddr> {
-        let gateway = || self.ranges.gateway.iter().find(|address| address.is_ipv4() == like.is_ipv4()).copied();
-        node.and_then(|node| node.address(like)).or_else(gateway)
+    /// The source address that the endpoint `dst` sees, if not the flow's own: the deciding node's, or else the
+    /// gateway's. A pod that reaches itself must be masqueraded, or it would answer itself directly.
+    pub(crate) fn snat(
+        &self,
+        flow: &FiveTuple,
+        route: &Route<'_>,
+        dst: SocketAddr,
+        masquerade: bool,
+    ) -> Option<IpAddr> {
+        if !masquerade && dst.ip() != flow.src.ip() {
+            return None;
+        }
+        let gateway = || self.ranges.gateway.iter().find(|address| address.is_ipv4() == dst.is_ipv4()).copied();
+        route.node.and_then(|node| node.address(dst.ip())).or_else(gateway)
     }
 
     /// Every frontend that is reachable from outside.
@@ -333,7 +397,16 @@ impl ServiceTable {
             let of_family = addresses.iter().filter(|address| address.is_ipv4() == *v4);
             of_family.filter_map(|address| Some(external(claims.first()?, *address, *protocol, *port)))
         });
-        own.chain(at_nodes).collect()
+        let of_pods = self.host_ports.iter().flat_map(|((node, protocol, port), claims)| {
+            let node = self.nodes.all().iter().find(|known| known.name == *node);
+            let addresses = node.into_iter().flat_map(|node| &node.addresses);
+            addresses.filter_map(|address| {
+                let host_port = claims.iter().find(|host_port| host_port.is_at(*address))?;
+                let (kind, service) = (FrontendKind::HostPort, host_port.pod.clone());
+                Some(ExternalFrontend { kind, address: *address, protocol: *protocol, port: *port, service })
+            })
+        });
+        own.chain(at_nodes).chain(of_pods).collect()
     }
 
     /// What the health check port of a Service answers on a node: how many ready endpoints it has there. `None` when

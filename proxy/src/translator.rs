@@ -92,10 +92,11 @@ impl Translate for Translator {
             Outcome::Refused { reject: false, reason } => Translation::Drop(*reason),
             Outcome::Balanced(balanced) => {
                 let dst = self.choose(&route, balanced, flow, now);
-                let hairpin = dst.ip() == flow.src.ip();
-                let snat = balanced.masquerade || hairpin;
-                let snat = if snat { table.masquerade(route.node, dst.ip()) } else { None };
-                Translation::To { dst, snat }
+                Translation::To { dst, snat: table.snat(flow, &route, dst, balanced.masquerade) }
+            }
+            Outcome::HostPort(host_port) => {
+                let dst = host_port.target;
+                Translation::To { dst, snat: table.snat(flow, &route, dst, false) }
             }
         }
     }

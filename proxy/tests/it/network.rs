@@ -1,8 +1,8 @@
 //! The running proxy: real connections through a network whose hook it is, and what changes do to them.
 
-use crate::support::{addressing, service, slice, slice_with_ports, two_nodes, web};
+use crate::support::{addressing, host_port_pod, service, slice, slice_with_ports, two_nodes, web};
 use informer::{Activity, Informer};
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use netstack::{Config, Filter, Hooks, Host, Network, NewFlow, PortTag, UdpSocket, Verdict};
 use proxy::{Proxy, Sources};
@@ -26,6 +26,7 @@ struct Net {
     services: Informer<Service>,
     slices: Informer<EndpointSlice>,
     nodes: Informer<Node>,
+    pods: Informer<Pod>,
 }
 
 /// A network with two nodes and a running proxy that knows no Service yet.
@@ -37,7 +38,9 @@ async fn net() -> Net {
     for node in two_nodes() {
         nodes.apply((*node).clone());
     }
-    let sources = Sources { services: services.clone(), slices: slices.clone(), nodes: nodes.clone() };
+    let pods = Informer::detached(activity.clone());
+    let sources =
+        Sources { services: services.clone(), slices: slices.clone(), nodes: nodes.clone(), pods: pods.clone() };
     let addressing = addressing();
     let config = proxy::Config {
         service_cidrs: addressing.service_cidrs,
@@ -48,7 +51,7 @@ async fn net() -> Net {
     let proxy = proxy::start_with(sources, network.clone(), config);
     network.install(Hooks { translate: proxy.translator(), filter: Arc::new(AcceptAll) });
     proxy.synced().await;
-    Net { activity, network, proxy, services, slices, nodes }
+    Net { activity, network, proxy, services, slices, nodes, pods }
 }
 
 impl Net {
@@ -304,4 +307,40 @@ async fn listeners_for_the_outside_are_told_of_node_ports_that_come_and_go() {
     assert_eq!(ports(&frontends.borrow_and_update()), ["172.18.0.2:30080"]);
     net.apply(web(""), &[]).await;
     assert!(frontends.borrow_and_update().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_1_2_a_host_port_is_its_pods_for_as_long_as_the_pod_runs() {
+    let net = net().await;
+    let pod = net.server("10.244.1.2");
+    let outside = net.host("203.0.113.7");
+    let mut frontends = net.proxy.external_frontends();
+    let running = host_port_pod("a", "10.244.1.2", "{ containerPort: 8080, hostPort: 8888 }");
+    net.pods.apply(running.clone());
+    net.activity.idle().await;
+    assert_eq!(greeting(&outside, "172.18.0.2:8888").await.expect("connected"), "10.244.1.2 saw 203.0.113.7");
+    assert_eq!(greeting(&pod, "172.18.0.2:8888").await.expect("connected"), "10.244.1.2 saw 172.18.0.2");
+    assert_eq!(frontends.borrow_and_update().iter().next().map(|frontend| frontend.port), Some(8888));
+    let mut ended = running;
+    ended.status.as_mut().expect("a status").phase = Some("Succeeded".into());
+    net.pods.apply(ended);
+    net.activity.idle().await;
+    assert!(greeting(&outside, "172.18.0.2:8888").await.is_err());
+    assert!(frontends.borrow_and_update().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_udp_client_of_a_host_port_follows_the_pod_that_has_it() {
+    let net = net().await;
+    let _servers = ["10.244.1.2", "10.244.1.3"].map(|address| net.server(address));
+    let socket = net.host("203.0.113.7").udp_bind(5000).expect("a free port");
+    let pod = |name: &str, ip: &str| host_port_pod(name, ip, "{ containerPort: 8080, hostPort: 53, protocol: UDP }");
+    for (name, ip) in [("a", "10.244.1.2"), ("b", "10.244.1.3")] {
+        net.pods.apply(pod(name, ip));
+        net.activity.idle().await;
+        assert_eq!(ask(&socket, "172.18.0.2:53").await, Some(Ok(ip.to_owned())));
+        net.pods.delete(pod(name, ip));
+        net.activity.idle().await;
+    }
+    assert!(net.network.flows().is_empty(), "{:?}", net.network.flows());
 }

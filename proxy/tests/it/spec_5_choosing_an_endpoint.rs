@@ -240,6 +240,28 @@ fn of_two_services_that_claim_an_external_address_the_older_has_it_until_it_is_g
 }
 
 #[test]
+fn rule_1_2_host_ports_are_served_at_their_nodes_address_and_services_come_first() {
+    let table = |port: &str| {
+        let services = [external_web("")];
+        let table = cluster(&services, &[slice("web", "web-1", &ON_NODE_2)]).translator.table();
+        let table = table.with_pod(&crate::support::host_port_pod("a", "10.244.1.2", port));
+        crate::support::Cluster { translator: proxy::Translator::new(table, 1) }
+    };
+    let any = table("{ containerPort: 80, hostPort: 8888 }");
+    assert_eq!(any.spread(OUTSIDE, "172.18.0.2:8888"), ["10.244.1.2"]);
+    assert_eq!(any.snat(OUTSIDE, "172.18.0.2:8888"), None);
+    assert_eq!(any.snat("10.244.1.2", "172.18.0.2:8888").as_deref(), Some(NODE_1), "the pod itself");
+    assert_eq!(any.send(OUTSIDE, "172.18.0.3:8888"), Translation::Pass, "another node");
+    assert_eq!(any.explain(OUTSIDE, "172.18.0.2:8888").steps[1], "172.18.0.2:8888 is a host port of pod default/a");
+    let elsewhere = table("{ containerPort: 80, hostPort: 8888, hostIP: 127.0.0.1 }");
+    assert_eq!(elsewhere.send(OUTSIDE, "172.18.0.2:8888"), Translation::Pass);
+    let everywhere = table("{ containerPort: 80, hostPort: 8888, hostIP: 0.0.0.0 }");
+    assert_eq!(everywhere.spread(OUTSIDE, "172.18.0.2:8888"), ["10.244.1.2"]);
+    let taken = table("{ containerPort: 80, hostPort: 30080 }");
+    assert_eq!(taken.spread(OUTSIDE, "172.18.0.2:30080"), ["10.244.2.2"]);
+}
+
+#[test]
 fn rule_5_12_the_health_check_counts_a_nodes_ready_endpoints() {
     let mut service = external_web(", externalTrafficPolicy: Local, healthCheckNodePort: 30999");
     let slices = [slice("web", "web-1", &["10.244.1.2@node-1", "10.244.1.3@node-1", "10.244.2.2@node-2 terminating"])];

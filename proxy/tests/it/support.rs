@@ -1,6 +1,6 @@
 //! A small cluster to send flows into.
 
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use netstack::{FiveTuple, PortTag, Protocol, Translate, Translation};
 use proxy::{Addressing, Explanation, ServiceTable, Translator};
@@ -86,6 +86,13 @@ pub(crate) fn slice_with_ports(service: &str, name: &str, ports: &str, endpoints
     yaml(&format!(
         "{{ metadata: {{ namespace: default, name: {name}, labels: {{ kubernetes.io/service-name: {service} }} }}, addressType: {family}, ports: {ports}, endpoints: [{}] }}",
         endpoints.join(", ")
+    ))
+}
+
+/// A running pod on node-1 with one container port.
+pub(crate) fn host_port_pod(name: &str, ip: &str, port: &str) -> Pod {
+    yaml(&format!(
+        "{{ metadata: {{ namespace: default, name: {name} }}, spec: {{ nodeName: node-1, containers: [{{ name: main, ports: [{port}] }}] }}, status: {{ phase: Running, podIP: {ip}, podIPs: [{{ ip: {ip} }}] }} }}"
     ))
 }
 
