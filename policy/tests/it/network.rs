@@ -5,6 +5,7 @@ use informer::{Activity, Informer};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use netstack::{FiveTuple, Hooks, Host, Network, NewFlow, PortTag, Protocol, Translate, Translation, Verdict};
+use policy::v1alpha2::ClusterNetworkPolicy;
 use policy::{Denial, Policy, Sources};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -235,6 +236,26 @@ async fn rule_11_16_deleting_a_policy_and_changing_labels_take_effect_at_the_nex
     net.sources.policies.delete(network_policy("db", "{}"));
     net.activity.idle().await;
     assert!(connects(&other, "10.244.1.2:80").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_12_4_a_policy_of_the_whole_cluster_cuts_what_no_network_policy_speaks_of() {
+    let net = net(Denial::Drop);
+    let _db = net.pod("default/db", "app=db", "10.244.1.2").await;
+    let front = net.pod("web/front", "app=front", "10.244.1.3").await;
+    let mut established = front.tcp_connect(at("10.244.1.2:80")).await.expect("connected");
+    assert!(echoed(&mut established).await);
+    let lockdown: ClusterNetworkPolicy = yaml(
+        "{ metadata: { name: lockdown }, spec: { tier: Baseline, priority: 1, subject: { namespaces: {} }, ingress: [{ action: Deny, from: [{ namespaces: {} }] }] } }",
+    );
+    let cluster_policies = net.sources.cluster_policies.as_ref().expect("followed");
+    cluster_policies.apply(lockdown.clone());
+    net.activity.idle().await;
+    assert!(!echoed(&mut established).await);
+    assert!(!connects(&front, "10.244.1.2:80").await);
+    cluster_policies.delete(lockdown);
+    net.activity.idle().await;
+    assert!(connects(&front, "10.244.1.2:80").await);
 }
 
 #[tokio::test(start_paused = true)]
