@@ -20,6 +20,10 @@ pub(crate) async fn objects(api: &ApiServer, addresses: &Addresses) -> Result<()
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         create(&client, "/api/v1/namespaces", &namespace).await?;
+        // The controller would make it; the cluster's own pods are not to wait for that.
+        let account =
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": name}});
+        create(&client, &format!("/api/v1/namespaces/{name}/serviceaccounts"), &account).await?;
     }
     let rbac = "/apis/rbac.authorization.k8s.io/v1";
     for role in rbac_bootstrap::cluster_roles() {
@@ -48,6 +52,10 @@ pub(crate) async fn objects(api: &ApiServer, addresses: &Addresses) -> Result<()
         let namespace = service["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
         create(&client, &format!("/api/v1/namespaces/{namespace}/services"), &service).await?;
     }
+    let (network, prefix) = addresses.services;
+    let range = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
+        "spec": {"cidrs": [format!("{network}/{prefix}")]}});
+    create(&client, "/apis/networking.k8s.io/v1/servicecidrs", &range).await?;
     create(&client, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &kubernetes_slice(addresses))
         .await?;
     create(&client, "/api/v1/namespaces/default/endpoints", &kubernetes_endpoints(addresses)).await?;

@@ -169,7 +169,7 @@ impl Runner {
             };
             let since = self.kubelet.now();
             let began = Instant::now();
-            self.kubelet.event(&self.pod(), "Normal", "Started", "Container started");
+            self.kubelet.event(&self.pod(), "Normal", "Started", &format!("Started container {}", self.spec.name));
             let startup = self.spec.startup_probe.is_some();
             let ready = !startup && self.spec.readiness_probe.is_none();
             self.change(busy, |record| {
@@ -329,6 +329,11 @@ impl Runner {
             hostname: self.sandbox.hostname.clone(),
             programs,
         };
+        if !resolved.stand_in {
+            let image = self.spec.image.as_deref().unwrap_or_default();
+            self.kubelet.event(&pod, "Normal", "Pulled", &format!("Container image {image:?} is built in"));
+        }
+        self.kubelet.event(&pod, "Normal", "Created", &format!("Created container {}", self.spec.name));
         let clock = self.kubelet.config.clock;
         Ok(Instance::start(resolved, surroundings, &self.spec, move || clock.now()))
     }

@@ -148,7 +148,8 @@ impl Files {
                     return Err(io::ErrorKind::StorageFull.into());
                 }
                 // In place unless a reader holds the old content: a log grows without being copied.
-                let mut grown = std::mem::take(content).try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+                let mut grown =
+                    std::mem::take(content).try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
                 grown.extend_from_slice(more);
                 *content = grown.freeze();
                 tree.bytes += more.len();

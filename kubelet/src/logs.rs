@@ -80,7 +80,7 @@ impl Log {
     }
 
     /// Waits until there are lines from number `from` on, or the end.
-    pub async fn grown(&self, from: u64) {
+    pub(crate) async fn grown(&self, from: u64) {
         loop {
             let grown = self.0.grown.notified();
             {

@@ -8,15 +8,20 @@ use super::pod;
 use crate::admission::{Admission, AdmissionOperation, AdmissionRequest};
 use crate::status::Status;
 use async_trait::async_trait;
+use futures::StreamExt;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
+use std::time::Duration;
 use store::{Range, Store};
 
 const PRIORITY_CLASSES: &str = "/registry/priorityclasses.scheduling.k8s.io/";
 const INGRESS_CLASSES: &str = "/registry/ingressclasses.networking.k8s.io/";
 const STORAGE_CLASSES: &str = "/registry/storageclasses.storage.k8s.io/";
+
+/// How long a pod waits for its namespace's default service account.
+const ACCOUNT_WAIT: Duration = Duration::from_secs(1);
 
 /// The plug-in.
 pub struct BuiltInAdmission {
@@ -37,7 +42,13 @@ impl BuiltInAdmission {
 
     async fn service_account(&self, request: &AdmissionRequest<'_>, object: &mut Value) -> Result<(), Status> {
         let (namespace, account) = (request.namespace, text(object, "/spec/serviceAccountName").to_owned());
-        let Some(found) = read(request.store, &format!("/registry/serviceaccounts/{namespace}/{account}")).await else {
+        let key = format!("/registry/serviceaccounts/{namespace}/{account}");
+        let found = match read(request.store, &key).await {
+            // A controller makes it moments after the namespace: who creates both at once is not to be refused.
+            None if account == "default" => created_soon(request.store, &key).await,
+            found => found,
+        };
+        let Some(found) = found else {
             let why =
                 format!("error looking up service account {namespace}/{account}: serviceaccount {account:?} not found");
             return Err(forbidden(request, &why));
@@ -133,6 +144,20 @@ fn put_name(object: &mut Value, field: &str, class: Option<&Value>) {
 
 fn forbidden(request: &AdmissionRequest<'_>, why: &str) -> Status {
     Status::forbidden(&request.kind.group, &request.kind.plural, request.name, why)
+}
+
+/// Waits a moment for an object to be created, as upstream does for the default service account.
+async fn created_soon(store: &dyn Store, key: &str) -> Option<Value> {
+    let mut changes = store.watch(key, store.revision());
+    let created = async {
+        loop {
+            if let Some(found) = read(store, key).await {
+                return Some(found);
+            }
+            changes.next().await?.ok()?;
+        }
+    };
+    tokio::time::timeout(ACCOUNT_WAIT, created).await.ok().flatten()
 }
 
 async fn read(store: &dyn Store, key: &str) -> Option<Value> {
