@@ -5,16 +5,22 @@
 //! through a [`session::Session`]. What pods do on a node is the kubelet's; what packets do is the proxy's.
 
 mod clock;
+mod cron_job;
+mod daemon_set;
 mod deployment;
 mod discovery;
+mod disruption_budget;
 mod endpoint_slice;
 mod endpoints;
 mod event;
 mod garbage_collector;
+mod job;
 mod load_balancer;
 mod meta;
 mod namespace_deletion;
 mod namespaces;
+mod node_lifecycle;
+mod pod_collection;
 mod pods;
 mod queue;
 mod random;
@@ -79,6 +85,12 @@ pub fn start(client: kube::Client, informers: Informers, config: Config) -> Cont
     endpoint_slice::start(&shared, &mut tasks);
     endpoints::start(&shared, &mut tasks);
     stateful_set::start(&shared, &mut tasks);
+    daemon_set::start(&shared, &mut tasks);
+    job::start(&shared, &mut tasks);
+    cron_job::start(&shared, &mut tasks);
+    disruption_budget::start(&shared, &mut tasks);
+    pod_collection::start(&shared, &mut tasks);
+    node_lifecycle::start(&shared, &mut tasks);
     load_balancer::start(&shared, &config, &mut tasks);
     garbage_collector::start(&shared, &mut tasks);
     namespace_deletion::start(&shared, &mut tasks);

@@ -1,6 +1,7 @@
 //! Owner references, selectors and conditions: what every workload controller needs to know of metadata.
 
-use crate::session::{Error, Object, Result, Session};
+use crate::session::{Error, Key, Object, Result, Session};
+use informer::Informer;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::{Selector, SelectorExt};
@@ -63,6 +64,27 @@ impl PodSelector {
     pub(crate) fn matches(&self, metadata: &ObjectMeta) -> bool {
         !self.0.selects_all() && self.0.matches(labels(metadata))
     }
+}
+
+/// The owners of kind `K` whom a change of an object concerns: its controller or, if it has none, whoever might adopt it.
+pub(crate) fn owners_of<K: Object>(
+    metadata: &ObjectMeta,
+    owners: &Informer<K>,
+    selector: impl Fn(&K) -> Option<&LabelSelector>,
+) -> Vec<Key> {
+    let namespace = metadata.namespace.clone().unwrap_or_default();
+    if controller_of(metadata).is_some() {
+        return controller_named::<K>(metadata).map(|name| Key::new(namespace, name)).into_iter().collect();
+    }
+    if labels(metadata).is_empty() {
+        return vec![];
+    }
+    let may_adopt = |owner: &K| {
+        let selector = selector(owner).map(PodSelector::new);
+        selector.is_some_and(|selector| selector.is_ok_and(|selector| selector.matches(metadata)))
+    };
+    let adopters = owners.list_in(&namespace).into_iter().filter(|owner| may_adopt(owner));
+    adopters.map(|owner| Key::of(owner.metadata())).collect()
 }
 
 /// Whether a `LabelSelector` of the API (where an empty one selects everything) matches.

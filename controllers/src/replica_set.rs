@@ -5,7 +5,9 @@
 
 use crate::clock::seconds;
 use crate::event::EventType;
-use crate::meta::{PodSelector, claim, controller_named, controller_of, is_controlled_by, labels, some_count};
+use crate::meta::{
+    PodSelector, claim, controller_named, controller_of, is_controlled_by, labels, owners_of, some_count,
+};
 use crate::pods::{
     Availability, availability, from_template, is_active, is_ready, is_terminating, node_name, phase, ready_since,
     restarts,
@@ -36,29 +38,10 @@ pub(crate) fn start(shared: &Shared, tasks: &mut JoinSet<()>) {
     tasks.spawn(follow_own(sets.clone(), queue.clone()));
     tasks.spawn(follow(pods.clone(), queue.clone(), {
         let sets = sets.clone();
-        move |update| sets_of(update.object(), &sets)
+        move |update| owners_of(&update.object().metadata, &sets, |set| Some(&set.spec.as_ref()?.selector))
     }));
     let controller = ReplicaSetController { sets, pods, random: shared.random("replicaset") };
     tasks.spawn(run(shared.clone(), queue, controller));
-}
-
-/// The sets which a change of `pod` concerns: its controller, or whoever might adopt it.
-fn sets_of(pod: &Pod, sets: &Informer<ReplicaSet>) -> Vec<Key> {
-    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-    if controller_of(&pod.metadata).is_some() {
-        return controller_named::<ReplicaSet>(&pod.metadata)
-            .map(|name| Key::new(namespace, name))
-            .into_iter()
-            .collect();
-    }
-    if labels(&pod.metadata).is_empty() {
-        return vec![];
-    }
-    let selecting = sets.list_in(&namespace).into_iter().filter(|set| {
-        let selector = set.spec.as_ref().map(|spec| PodSelector::new(&spec.selector));
-        selector.is_some_and(|selector| selector.is_ok_and(|selector| selector.matches(&pod.metadata)))
-    });
-    selecting.map(|set| Key::of(&set.metadata)).collect()
 }
 
 struct ReplicaSetController {

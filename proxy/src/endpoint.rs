@@ -58,11 +58,13 @@ pub(crate) struct Endpoints {
 }
 
 impl Endpoints {
-    /// The union of what the slices say about the port `name`/`protocol`, one family each: (IPv4, IPv6).
+    /// The union of what the slices say about the port `name`/`protocol`, one family each: (IPv4, IPv6). Nodes' own
+    /// lists are made only if a traffic policy `Local` will ask for them.
     pub(crate) fn compile<'a>(
         slices: impl Iterator<Item = &'a EndpointSlice>,
         name: &str,
         protocol: &str,
+        local: bool,
     ) -> (Endpoints, Endpoints) {
         let mut union: BTreeMap<SocketAddr, Endpoint> = BTreeMap::new();
         for slice in slices.filter(|slice| matches!(slice.address_type.as_str(), "IPv4" | "IPv6")) {
@@ -79,10 +81,10 @@ impl Endpoints {
             }
         }
         let (v4, v6) = union.into_values().partition(|endpoint| endpoint.address.is_ipv4());
-        (Endpoints::sort(v4), Endpoints::sort(v6))
+        (Endpoints::sort(v4, local), Endpoints::sort(v6, local))
     }
 
-    fn sort(all: Vec<Endpoint>) -> Endpoints {
+    fn sort(all: Vec<Endpoint>, local: bool) -> Endpoints {
         let mut sorted = Endpoints::default();
         let indices = |wanted: &dyn Fn(&Endpoint) -> bool| -> Vec<u32> {
             (0u32..).zip(&all).filter(|(_, endpoint)| wanted(endpoint)).map(|(index, _)| index).collect()
@@ -105,19 +107,11 @@ impl Endpoints {
         };
         ready(&mut sorted.hinted_nodes, &|endpoint| &endpoint.for_nodes);
         ready(&mut sorted.hinted_zones, &|endpoint| &endpoint.for_zones);
-        for index in &sorted.ready {
-            if let Some(node) = &all[*index as usize].node {
-                sorted.local.entry(node.clone()).or_default().push(*index);
+        if local {
+            sorted.local = by_node(&all, &sorted.ready);
+            for (node, list) in by_node(&all, &sorted.draining) {
+                sorted.local.entry(node).or_insert(list);
             }
-        }
-        let mut draining: HashMap<String, Vec<u32>> = HashMap::new();
-        for index in &sorted.draining {
-            if let Some(node) = &all[*index as usize].node {
-                draining.entry(node.clone()).or_default().push(*index);
-            }
-        }
-        for (node, list) in draining {
-            sorted.local.entry(node).or_insert(list);
         }
         sorted.all = all;
         sorted
@@ -165,6 +159,16 @@ impl Endpoints {
     pub(crate) fn local_ready(&self, node: &str) -> usize {
         self.local.get(node).map_or(0, |list| list.iter().filter(|index| self.get(**index).ready).count())
     }
+}
+
+fn by_node(all: &[Endpoint], indices: &[u32]) -> HashMap<String, Vec<u32>> {
+    let mut lists: HashMap<String, Vec<u32>> = HashMap::new();
+    for index in indices {
+        if let Some(node) = &all[*index as usize].node {
+            lists.entry(node.clone()).or_default().push(*index);
+        }
+    }
+    lists
 }
 
 fn record(slice: &EndpointSlice, endpoint: &k8s_openapi::api::discovery::v1::Endpoint, port: u16) -> Option<Endpoint> {

@@ -175,6 +175,7 @@ impl CompiledService {
             node_ports: Vec::new(),
             cluster_ips: cluster_ips.clone(),
         };
+        let local = service.internal_local || service.external_local;
         let external_ips = parsed(&service, "spec.externalIPs", spec.external_ips.iter().flatten());
         let vips = if kind == "LoadBalancer" { virtual_ips(&service, object) } else { Vec::new() };
         for spec in spec.ports.iter().flatten() {
@@ -183,7 +184,7 @@ impl CompiledService {
                 continue; // the API server lets neither through
             };
             let name = spec.name.clone().unwrap_or_default();
-            let (v4, v6) = Endpoints::compile(slices.clone(), &name, protocol_name);
+            let (v4, v6) = Endpoints::compile(slices.clone(), &name, protocol_name, local);
             let port = Arc::new(ServicePort { name, protocol, port: number, v4, v6 });
             compiled.ports.push(port.clone());
             let addresses = [

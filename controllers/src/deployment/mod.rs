@@ -7,7 +7,7 @@ mod rollout;
 mod status;
 
 use crate::event::EventType;
-use crate::meta::{PodSelector, annotation, claim, controller_named, controller_of, is_controlled_by};
+use crate::meta::{PodSelector, annotation, claim, controller_named, is_controlled_by, owners_of};
 use crate::pods::is_terminal;
 use crate::queue::{Next, Queue};
 use crate::session::{Key, Result, Session};
@@ -28,28 +28,15 @@ pub(crate) fn start(shared: &Shared, tasks: &mut JoinSet<()>) {
     tasks.spawn(follow_own(deployments.clone(), queue.clone()));
     tasks.spawn(follow(sets.clone(), queue.clone(), {
         let deployments = deployments.clone();
-        move |update| deployments_of(update.object(), &deployments)
+        move |update| {
+            owners_of(&update.object().metadata, &deployments, |deployment| Some(&deployment.spec.as_ref()?.selector))
+        }
     }));
     tasks.spawn(follow(pods.clone(), queue.clone(), {
         let (deployments, sets) = (deployments.clone(), sets.clone());
         move |update| recreated_by(update, &deployments, &sets).into_iter().collect()
     }));
     tasks.spawn(run(shared.clone(), queue, DeploymentController { deployments, sets, pods }));
-}
-
-fn deployments_of(set: &ReplicaSet, deployments: &Informer<Deployment>) -> Vec<Key> {
-    let namespace = set.metadata.namespace.clone().unwrap_or_default();
-    if controller_of(&set.metadata).is_some() {
-        return controller_named::<Deployment>(&set.metadata)
-            .map(|name| Key::new(namespace, name))
-            .into_iter()
-            .collect();
-    }
-    let selecting = deployments.list_in(&namespace).into_iter().filter(|deployment| {
-        let selector = deployment.spec.as_ref().map(|spec| PodSelector::new(&spec.selector));
-        selector.is_some_and(|selector| selector.is_ok_and(|selector| selector.matches(&set.metadata)))
-    });
-    selecting.map(|deployment| Key::of(&deployment.metadata)).collect()
 }
 
 /// A Deployment that recreates waits for the last old pod to be gone.

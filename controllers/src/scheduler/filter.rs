@@ -114,7 +114,7 @@ fn lacking_resources(requests: &Resources, state: &NodeState) -> Vec<Reason> {
 }
 
 /// Whether the toleration covers the taint.
-pub(super) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let text = |field: &Option<String>| field.clone().unwrap_or_default();
     if !text(&toleration.effect).is_empty() && text(&toleration.effect) != taint.effect {
         return false;
@@ -131,7 +131,7 @@ pub(super) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 }
 
 /// `nodeSelector` and the required node affinity.
-pub(super) fn matches_affinity(pod: &Pod, node: &Node) -> bool {
+pub(crate) fn matches_affinity(pod: &Pod, node: &Node) -> bool {
     let Some(spec) = &pod.spec else { return true };
     let of_node = labels(&node.metadata);
     if !spec.node_selector.iter().flatten().all(|(key, value)| of_node.get(key) == Some(value)) {

@@ -7,7 +7,7 @@
 //! Follows kube-scheduler's filters and wording; no preemption, and no volumes, because virtual nodes have none to run out of.
 
 mod cache;
-mod filter;
+pub(crate) mod filter;
 mod quantity;
 mod score;
 

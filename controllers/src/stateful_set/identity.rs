@@ -1,13 +1,12 @@
 //! Who a member of a StatefulSet is: its name, host name, labels and volume claims.
 
-use super::revisions;
+use super::revisions::{self, LABEL_REVISION};
 use crate::meta::controller_reference;
 use crate::pods::from_template;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-pub(super) const LABEL_REVISION: &str = "controller-revision-hash";
 const LABEL_POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
 const LABEL_POD_INDEX: &str = "apps.kubernetes.io/pod-index";
 

@@ -3,7 +3,8 @@
 //! Ordered sets take one step and wait until that pod is ready; `Parallel` ones take all steps at once. Updates go from the
 //! highest ordinal down to the partition, one pod at a time, in both.
 
-use super::identity::{LABEL_REVISION, parent_and_ordinal};
+use super::identity::parent_and_ordinal;
+use super::revisions::LABEL_REVISION;
 use crate::clock::seconds;
 use crate::meta::labels;
 use crate::pods::{Availability, availability, is_terminal, is_terminating};

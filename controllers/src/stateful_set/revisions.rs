@@ -12,29 +12,41 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub(crate) const LABEL_HASH: &str = "controller.kubernetes.io/hash";
+/// The revision a pod was made from: its name for a StatefulSet, its hash for a DaemonSet.
+pub(crate) const LABEL_REVISION: &str = "controller-revision-hash";
+const LABEL_HASH: &str = "controller.kubernetes.io/hash";
 
 /// What a revision remembers, in the form of the patch that brings it back.
 pub(crate) struct Template {
     data: Value,
     labels: BTreeMap<String, String>,
+    hash_label: &'static str,
 }
 
 impl Template {
     pub(crate) fn of_stateful_set(set: &StatefulSet) -> Self {
         let spec = set.spec.as_ref();
-        Template::new(spec.map(|spec| &spec.template), spec.and_then(|spec| spec.selector.match_labels.clone()))
+        Template::new(
+            spec.map(|spec| &spec.template),
+            spec.and_then(|spec| spec.selector.match_labels.clone()),
+            LABEL_HASH,
+        )
     }
 
     pub(crate) fn of_daemon_set(set: &DaemonSet) -> Self {
         let spec = set.spec.as_ref();
-        Template::new(spec.map(|spec| &spec.template), spec.and_then(|spec| spec.selector.match_labels.clone()))
+        let labels = spec.and_then(|spec| spec.selector.match_labels.clone());
+        Template::new(spec.map(|spec| &spec.template), labels, LABEL_REVISION)
     }
 
-    fn new(template: Option<&PodTemplateSpec>, labels: Option<BTreeMap<String, String>>) -> Self {
+    fn new(
+        template: Option<&PodTemplateSpec>,
+        labels: Option<BTreeMap<String, String>>,
+        hash_label: &'static str,
+    ) -> Self {
         let mut template = template.and_then(|template| serde_json::to_value(template).ok()).unwrap_or_default();
         template["$patch"] = json!("replace");
-        Template { data: json!({"spec": {"template": template}}), labels: labels.unwrap_or_default() }
+        Template { data: json!({"spec": {"template": template}}), labels: labels.unwrap_or_default(), hash_label }
     }
 }
 
@@ -74,7 +86,7 @@ pub(crate) async fn ensure<K: Object>(
     }
     let hash = content_hash(&template.data, collisions.unwrap_or(0));
     let mut labels = template.labels.clone();
-    labels.insert(LABEL_HASH.to_owned(), hash.clone());
+    labels.insert(template.hash_label.to_owned(), hash.clone());
     let revision = ControllerRevision {
         metadata: ObjectMeta {
             name: Some(format!("{}-{hash}", owner.metadata().name.as_deref().unwrap_or_default())),

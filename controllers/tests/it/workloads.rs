@@ -214,3 +214,160 @@ async fn load_balancers_share_the_pool_and_give_their_addresses_back() {
     let released = cluster.get("v1", "Service", "a").await.expect("it exists");
     assert_eq!((&released["status"]["loadBalancer"], &released["metadata"]["finalizers"]), (&json!({}), &json!([])));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_set_runs_on_every_node_and_follows_new_ones() {
+    let cluster = Cluster::start().await;
+    let set = json!({"metadata": {"name": "agent"}, "spec": {"selector": {"matchLabels": {"app": "agent"}}, "template": template("agent", "v1")}});
+    cluster.create("apps/v1", "DaemonSet", set).await;
+    cluster.settled().await;
+    cluster.create("v1", "Node", json!({"metadata": {"name": "node-3"}})).await;
+    cluster.settled().await;
+    let nodes = |pods: Vec<Value>| {
+        let mut nodes: Vec<Value> = pods.iter().map(|pod| pod["spec"]["nodeName"].clone()).collect();
+        nodes.sort_by_key(ToString::to_string);
+        nodes
+    };
+    assert_eq!(nodes(cluster.list("v1", "Pod").await), ["node-1", "node-2", "node-3"]);
+    cluster.merge("apps/v1", "DaemonSet", "agent", json!({"spec": {"template": template("agent", "v2")}})).await;
+    cluster.settled().await;
+    let pods = cluster.list("v1", "Pod").await;
+    assert!(pods.iter().all(|pod| pod["spec"]["containers"][0]["image"] == "v2"));
+    assert_eq!(nodes(pods), ["node-1", "node-2", "node-3"]);
+    let status = cluster.get("apps/v1", "DaemonSet", "agent").await.expect("it exists")["status"].clone();
+    for count in
+        ["desiredNumberScheduled", "currentNumberScheduled", "numberReady", "updatedNumberScheduled", "numberAvailable"]
+    {
+        assert_eq!(status[count], 3, "{count}");
+    }
+}
+
+/// Lets every pod that runs succeed.
+async fn succeed(cluster: &Cluster) {
+    for pod in cluster.list("v1", "Pod").await {
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        let ended = json!({"status": {"phase": "Succeeded", "conditions": [{"type": "Ready", "status": "False"}]}});
+        cluster.merge("v1", "Pod", name, ended).await;
+    }
+    cluster.settled().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_runs_to_completion_and_goes_after_its_time() {
+    let cluster = Cluster::start().await;
+    let job = json!({"metadata": {"name": "work"}, "spec": {"completions": 3, "parallelism": 2, "ttlSecondsAfterFinished": 5, "template": template("work", "v1")}});
+    cluster.create("batch/v1", "Job", job).await;
+    cluster.settled().await;
+    assert_eq!(cluster.names("v1", "Pod").await.len(), 2);
+    succeed(&cluster).await;
+    assert_eq!(cluster.names("v1", "Pod").await.len(), 3);
+    succeed(&cluster).await;
+    let status = cluster.get("batch/v1", "Job", "work").await.expect("it exists")["status"].clone();
+    assert_eq!((&status["succeeded"], &status["conditions"][1]["type"]), (&json!(3), &json!("Complete")));
+    cluster.gone("batch/v1", "Job", "work").await;
+    cluster.settled().await;
+    assert_eq!(cluster.names("v1", "Pod").await, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cron_job_starts_a_job_at_every_full_minute_and_keeps_a_short_history() {
+    let cluster = Cluster::start().await;
+    let cron_job = json!({"metadata": {"name": "tick"}, "spec": {"schedule": "* * * * *", "successfulJobsHistoryLimit": 2, "startingDeadlineSeconds": 30,
+        "jobTemplate": {"spec": {"completions": 1, "template": template("tick", "v1")}}}});
+    cluster.create("batch/v1", "CronJob", cron_job).await;
+    cluster.settled().await;
+    let before = cluster.names("batch/v1", "Job").await;
+    for _ in 0..4 {
+        tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+        cluster.settled().await;
+        succeed(&cluster).await;
+    }
+    let jobs = cluster.names("batch/v1", "Job").await;
+    assert_eq!(jobs.len(), 2);
+    let minute = |name: &String| name.rsplit('-').next().and_then(|minute| minute.parse::<i64>().ok()).unwrap_or(0);
+    assert_eq!(minute(&jobs[1]), minute(&jobs[0]) + 1);
+    assert!(!before.contains(&jobs[0]));
+    let status = cluster.get("batch/v1", "CronJob", "tick").await.expect("it exists")["status"].clone();
+    assert_eq!(status["active"], Value::Null);
+    assert!(status["lastScheduleTime"].is_string() && status["lastSuccessfulTime"].is_string());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_node_is_tainted_and_its_pods_are_replaced_elsewhere() {
+    let cluster = Cluster::start().await;
+    let lease = json!({"metadata": {"name": "node-1", "namespace": "kube-node-lease"}, "spec": {"renewTime": "2027-01-15T08:00:00.000000Z"}});
+    cluster.create("coordination.k8s.io/v1", "Lease", lease).await;
+    cluster.create("apps/v1", "Deployment", deployment("web", 4, "v1")).await;
+    cluster.settled().await;
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    cluster.settled().await;
+    let node = cluster.get("v1", "Node", "node-1").await.expect("it exists");
+    assert_eq!(node["status"]["conditions"][0]["status"], "Unknown");
+    assert_eq!(node["spec"]["taints"][0]["key"], "node.kubernetes.io/unreachable");
+    let pods = cluster.list("v1", "Pod").await;
+    assert!(
+        pods.len() == 4 && pods.iter().all(|pod| pod["spec"]["nodeName"] == "node-2"),
+        "nothing tolerates the taint here"
+    );
+
+    let renewed =
+        json!({"metadata": {"namespace": "kube-node-lease"}, "spec": {"renewTime": "2027-01-15T08:01:00.000000Z"}});
+    cluster.merge("coordination.k8s.io/v1", "Lease", "node-1", renewed).await;
+    let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+    cluster.merge("v1", "Node", "node-1", ready).await;
+    cluster.settled().await;
+    assert_eq!(cluster.get("v1", "Node", "node-1").await.expect("it exists")["spec"]["taints"], Value::Null);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disruption_budget_says_how_many_pods_may_go() {
+    let cluster = Cluster::start().await;
+    let budget =
+        json!({"metadata": {"name": "web"}, "spec": {"minAvailable": 2, "selector": {"matchLabels": {"app": "web"}}}});
+    cluster.create("policy/v1", "PodDisruptionBudget", budget).await;
+    cluster.create("apps/v1", "Deployment", deployment("web", 3, "v1")).await;
+    cluster.settled().await;
+    let status = cluster.get("policy/v1", "PodDisruptionBudget", "web").await.expect("it exists")["status"].clone();
+    assert_eq!(
+        (&status["currentHealthy"], &status["desiredHealthy"], &status["disruptionsAllowed"]),
+        (&json!(3), &json!(2), &json!(1))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_a_user_writes_are_mirrored_and_follow() {
+    let cluster = Cluster::start().await;
+    cluster
+        .create(
+            "v1",
+            "Service",
+            json!({"metadata": {"name": "db"}, "spec": {"clusterIP": "10.96.0.60", "ports": [{"port": 5432}]}}),
+        )
+        .await;
+    let subsets = json!([{"addresses": [{"ip": "192.0.2.7"}], "ports": [{"port": 5432}]}]);
+    cluster.create("v1", "Endpoints", json!({"metadata": {"name": "db"}, "subsets": subsets})).await;
+    cluster.settled().await;
+    let slices = cluster.list("discovery.k8s.io/v1", "EndpointSlice").await;
+    assert_eq!((slices.len(), &slices[0]["endpoints"][0]["addresses"][0]), (1, &json!("192.0.2.7")));
+    cluster.delete("v1", "Endpoints", "db", kube::api::DeleteParams::default()).await;
+    cluster.settled().await;
+    assert_eq!(cluster.names("discovery.k8s.io/v1", "EndpointSlice").await, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_of_a_vanished_node_are_collected() {
+    let cluster = Cluster::start().await;
+    cluster
+        .create(
+            "v1",
+            "Pod",
+            json!({"metadata": {"name": "lonely"}, "spec": {"nodeSelector": {"x": "y"}, "containers": []}}),
+        )
+        .await;
+    cluster.create("v1", "Node", json!({"metadata": {"name": "node-3", "labels": {"x": "y"}}})).await;
+    cluster.settled().await;
+    cluster.delete("v1", "Node", "node-3", kube::api::DeleteParams::default()).await;
+    cluster.settled().await;
+    assert!(cluster.get("v1", "Pod", "lonely").await.is_some(), "the node may come back");
+    cluster.gone("v1", "Pod", "lonely").await;
+}
