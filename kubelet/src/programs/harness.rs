@@ -1,11 +1,11 @@
 //! How tests run programs: a container on a host of a network of its own.
 
 use super::builtins;
-use super::stdio::{pipe, read_all};
 use crate::files::Files;
 use crate::program::{Container, ExitStatus, Program};
-use futures::FutureExt;
+use super::stdio::{pipe, read_all};
 use netstack::{Config, Host, Network, PortTag};
+use futures::FutureExt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -43,11 +43,7 @@ impl Machine {
         let address: IpAddr = address.parse().expect("an address");
         let host = network.attach_host(&[address], PortTag(1)).expect("a free address");
         let files = Files::new();
-        files.mount(
-            "/etc/hosts",
-            format!("127.0.0.1\tlocalhost\n{address}\tweb-0.web.default.svc.cluster.local\tweb-0\n"),
-            0o644,
-        );
+        files.mount("/etc/hosts", format!("127.0.0.1\tlocalhost\n{address}\tweb-0.web.default.svc.cluster.local\tweb-0\n"), 0o644);
         Machine {
             host,
             files,

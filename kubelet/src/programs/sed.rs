@@ -70,8 +70,7 @@ impl Reader<'_> {
     }
 
     fn expression(&self, text: &str, ignore_case: bool) -> Parsed<Regex> {
-        let compiled =
-            if self.extended { extended_expression(text, ignore_case) } else { basic_expression(text, ignore_case) };
+        let compiled = if self.extended { extended_expression(text, ignore_case) } else { basic_expression(text, ignore_case) };
         compiled.map_err(|_| format!("bad regex '{text}'"))
     }
 
@@ -262,14 +261,7 @@ impl Reader<'_> {
             }
             self.next();
         }
-        Ok(Action::Substitute {
-            expression: self.expression(&pattern, ignore_case)?,
-            replacement,
-            nth,
-            all,
-            print,
-            write,
-        })
+        Ok(Action::Substitute { expression: self.expression(&pattern, ignore_case)?, replacement, nth, all, print, write })
     }
 
     fn replacement(&mut self, delimiter: char) -> Parsed<Vec<Part>> {
@@ -452,10 +444,8 @@ fn execute(commands: &mut [Command], place: &Place, cycle: &mut Cycle, hold: &mu
 
 async fn sed(c: &mut Container) -> Outcome {
     // `-i` may carry a suffix, which is not kept.
-    let args: Vec<String> =
-        c.args[1..].iter().map(|arg| if arg.starts_with("-i") { "-i".to_owned() } else { arg.clone() }).collect();
-    let parsed =
-        Options::parse(&args, "n|quiet e:|expression: f:|file: E|regexp-extended r i|in-place s u z", Order::Permuted);
+    let args: Vec<String> = c.args[1..].iter().map(|arg| if arg.starts_with("-i") { "-i".to_owned() } else { arg.clone() }).collect();
+    let parsed = Options::parse(&args, "n|quiet e:|expression: f:|file: E|regexp-extended r i|in-place s u z", Order::Permuted);
     let options = match parsed {
         Ok(options) => options,
         Err(message) => return refuse(c, message, 1).await,

@@ -106,8 +106,7 @@ async fn basename(c: &mut Container) -> Outcome {
         return refuse(c, "missing operand", 1).await;
     };
     let trimmed = path.trim_end_matches('/');
-    let mut name =
-        if trimmed.is_empty() && path.starts_with('/') { "/" } else { trimmed.rsplit('/').next().unwrap_or("") };
+    let mut name = if trimmed.is_empty() && path.starts_with('/') { "/" } else { trimmed.rsplit('/').next().unwrap_or("") };
     if let Some(suffix) = operands.get(1)
         && name != suffix
     {
@@ -185,12 +184,14 @@ async fn seq(c: &mut Container) -> Outcome {
     if step == 0.0 {
         return refuse(c, "increment must not be 0", 1).await;
     }
-    let digits =
-        options.operands.iter().map(|text| text.split_once('.').map_or(0, |(_, fraction)| fraction.len())).max();
+    let digits = options.operands.iter().map(|text| text.split_once('.').map_or(0, |(_, fraction)| fraction.len())).max();
     let digits = digits.unwrap_or(0);
     let separator = options.value("s").unwrap_or("\n").to_owned();
-    let width =
-        if options.has("w") { format!("{first:.digits$}").len().max(format!("{last:.digits$}").len()) } else { 0 };
+    let width = if options.has("w") {
+        format!("{first:.digits$}").len().max(format!("{last:.digits$}").len())
+    } else {
+        0
+    };
     let mut text = String::new();
     for at in 0..NUMBERS {
         let value = first + step * at as f64;

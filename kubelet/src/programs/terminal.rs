@@ -33,8 +33,7 @@ impl Program for OnTerminal {
         container.stdout = Box::new(output.clone());
         container.stdin = Box::new(reader);
         container.programs = Arc::new(Within(container.programs));
-        let discipline =
-            Discipline { line: Vec::new(), at: 0, history: Vec::new(), recalled: None, escape: Vec::new() };
+        let discipline = Discipline { line: Vec::new(), at: 0, history: Vec::new(), recalled: None, escape: Vec::new() };
         tokio::select! {
             status = self.0.run(container) => status,
             never = discipline.run(SharedInput::new(raw), writer, output) => match never {},
@@ -80,12 +79,7 @@ struct Discipline {
 
 impl Discipline {
     /// Reads keys until the terminal is gone, then leaves the program to its end.
-    async fn run(
-        mut self,
-        mut raw: SharedInput,
-        writer: DuplexStream,
-        mut output: SharedOutput,
-    ) -> std::convert::Infallible {
+    async fn run(mut self, mut raw: SharedInput, writer: DuplexStream, mut output: SharedOutput) -> std::convert::Infallible {
         let mut writer = Some(writer);
         let mut keys = [0; 1024];
         while let Some(to) = &mut writer {

@@ -18,8 +18,7 @@ async fn against_netexec(args: &[&str]) -> Ran {
 
 #[tokio::test(start_paused = true)]
 async fn the_body_goes_to_standard_output_and_the_status_to_who_asks() {
-    let ran =
-        against_netexec(&["-s", "-w", " %{http_code} %{remote_ip} %{size_download}\\n", "server:8080/hostname"]).await;
+    let ran = against_netexec(&["-s", "-w", " %{http_code} %{remote_ip} %{size_download}\\n", "server:8080/hostname"]).await;
     assert_eq!((ran.stdout.as_str(), ran.status), ("web-0 200 10.0.0.2 5\n", 0), "{}", ran.stderr);
     let ran = against_netexec(&["-s", "-o", "/dev/null", "-w", "%{http_code}", "server:8080/echo?code=503"]).await;
     assert_eq!((ran.stdout.as_str(), ran.status), ("503", 0));

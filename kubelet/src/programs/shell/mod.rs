@@ -356,9 +356,8 @@ impl Shell {
     /// The exit status that a step means for the shell, after its `EXIT` trap.
     async fn finish(&mut self, step: Step) -> ExitStatus {
         let status = match step {
-            Ok(status) | Err(Interrupt::Return(status) | Interrupt::Exit(status) | Interrupt::Abandon(status)) => {
-                status
-            }
+            Ok(status)
+            | Err(Interrupt::Return(status) | Interrupt::Exit(status) | Interrupt::Abandon(status)) => status,
             Err(Interrupt::Break(_) | Interrupt::Continue(_)) => self.status,
         };
         let command = self.traps.lock().remove(&0);

@@ -106,7 +106,9 @@ impl Shell {
     pub(super) async fn run_text(&mut self, text: &str) -> Step {
         match parse(text) {
             Ok(program) => self.run_program(&program).await,
-            Err(Mistake::Incomplete) => Err(self.mistake("syntax error: unexpected end of file").await),
+            Err(Mistake::Incomplete) => {
+                Err(self.mistake("syntax error: unexpected end of file").await)
+            }
             Err(Mistake::Wrong(message)) => Err(self.mistake(&message).await),
         }
     }

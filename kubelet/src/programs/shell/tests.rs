@@ -57,11 +57,7 @@ async fn parameters_are_expanded_as_posix_says() {
     check(&[
         ("echo ${x:-d} ${x-d} ${x:+s}; x=v; echo ${x:-d} ${x:+s}", "d d\nv s\n", 0),
         ("echo ${x:=set} $x", "set set\n", 0),
-        (
-            "p=/usr/lib/a.tar.gz; echo ${p##*/} ${p%/*} ${p%.*} ${p%%.*} ${p#/}",
-            "a.tar.gz /usr/lib /usr/lib/a.tar /usr/lib/a usr/lib/a.tar.gz\n",
-            0,
-        ),
+        ("p=/usr/lib/a.tar.gz; echo ${p##*/} ${p%/*} ${p%.*} ${p%%.*} ${p#/}", "a.tar.gz /usr/lib /usr/lib/a.tar /usr/lib/a usr/lib/a.tar.gz\n", 0),
         ("x=hello; echo ${#x} ${x:1:3} ${x/l/L} ${x//l/L} ${x^^}", "5 ell heLlo heLLo HELLO\n", 0),
         ("x=1; y=x; echo ${!y}", "1\n", 0),
         ("a=(one two three); echo ${a[1]} ${#a[@]} ${a[@]}", "two 3 one two three\n", 0),
@@ -111,11 +107,7 @@ async fn functions_have_parameters_locals_and_a_status() {
         ("f() { echo \"$1-$#\"; return 3; }; f a b; echo $?", "a-2\n3\n", 0),
         ("x=global; f() { local x=local; echo $x; }; f; echo $x", "local\nglobal\n", 0),
         ("f() { x=changed; }; x=1; f; echo $x", "changed\n", 0),
-        (
-            "fact() { if [ $1 -le 1 ]; then echo 1; else echo $(( $1 * $(fact $(($1-1))) )); fi; }; fact 10",
-            "3628800\n",
-            0,
-        ),
+        ("fact() { if [ $1 -le 1 ]; then echo 1; else echo $(( $1 * $(fact $(($1-1))) )); fi; }; fact 10", "3628800\n", 0),
         ("f() { cat; }; echo piped | f", "piped\n", 0),
         ("f() { f; }; f; echo $?", "", 2),
         ("f() { exit 4; }; f; echo not here", "", 4),
