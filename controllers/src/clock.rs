@@ -3,8 +3,8 @@
 //! Every timestamp the controllers write and every age they compute comes from here, so that a cluster under tokio's
 //! paused clock sees one consistent time.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
-use k8s_openapi::jiff::{SignedDuration, Timestamp, Unit};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
@@ -35,12 +35,6 @@ impl Clock {
     /// The wall time now, as API objects carry it: whole seconds.
     pub(crate) fn time(&self) -> Time {
         whole_seconds(self.now())
-    }
-
-    /// The wall time now, in microseconds.
-    pub(crate) fn micro_time(&self) -> MicroTime {
-        let now = self.now();
-        MicroTime(now.round(Unit::Microsecond).unwrap_or(now))
     }
 }
 

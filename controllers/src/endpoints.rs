@@ -108,6 +108,8 @@ fn wanted(service: &Service, pods: &[&Pod], existing: Option<&Endpoints>) -> End
 type Port = (String, i32, String, Option<String>);
 /// An address with the order in which subsets list it.
 type Address = (String, Option<String>, EndpointAddressKey);
+/// Ports, and the addresses behind all of them with their readiness.
+type Subset = (Vec<Port>, Vec<(EndpointAddress, bool)>);
 type EndpointAddressKey = (Option<String>, Option<String>);
 
 /// The subsets of a Service: ports with the same addresses share one. Also whether addresses had to be cut off.
@@ -147,7 +149,7 @@ fn subsets(service: &Service, pods: &[&Pod]) -> (Vec<EndpointSubset>, bool) {
             by_port.entry(port).or_default().insert(key, (address.clone(), ready));
         }
     }
-    let mut by_addresses: BTreeMap<Vec<(Address, bool)>, (Vec<Port>, Vec<(EndpointAddress, bool)>)> = BTreeMap::new();
+    let mut by_addresses: BTreeMap<Vec<(Address, bool)>, Subset> = BTreeMap::new();
     for (port, addresses) in by_port {
         let key = addresses.iter().map(|(key, (_, ready))| (key.clone(), *ready)).collect();
         let entry = by_addresses.entry(key).or_insert_with(|| (vec![], addresses.into_values().collect()));

@@ -85,12 +85,6 @@ impl<K: QueueKey> Queue<K> {
         self.0.changed.notify_one();
     }
 
-    /// Queues `key` after `delay`, unless it is queued earlier for another reason.
-    pub(crate) fn add_after(&self, key: K, delay: Duration) {
-        self.0.state.lock().set_timer(key, Instant::now() + delay);
-        self.0.changed.notify_one();
-    }
-
     /// The next key to reconcile. The caller says [`Queue::finished`] afterwards.
     async fn next(&self) -> (K, Option<Working>) {
         loop {
@@ -292,9 +286,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_change_overtakes_a_timer_and_the_earlier_timer_counts() {
         let queue = Queue::new();
-        queue.add_after("a".to_owned(), Duration::from_secs(60));
-        queue.add_after("a".to_owned(), Duration::from_secs(30));
-        queue.add_after("a".to_owned(), Duration::from_secs(90));
+        for seconds in [60, 30, 90] {
+            queue.0.state.lock().set_timer("a".to_owned(), Instant::now() + Duration::from_secs(seconds));
+        }
         let from = Instant::now();
         let (key, _) = taken(&queue).await;
         assert_eq!(from.elapsed().as_secs(), 30);

@@ -68,13 +68,13 @@ impl Controller for ReplicaSetController {
         let now = session.shared.clock.now();
         let plan = plan(&set, &pods, &self.crowds(&set, &in_namespace), now);
         let mut failure = None;
-        if set.metadata.deletion_timestamp.is_none() {
-            if let Err(error) = self.scale(session, &set, &plan).await {
-                if error.is_namespace_terminating() {
-                    return Ok(Next::OnChange);
-                }
-                failure = Some(error);
+        if set.metadata.deletion_timestamp.is_none()
+            && let Err(error) = self.scale(session, &set, &plan).await
+        {
+            if error.is_namespace_terminating() {
+                return Ok(Next::OnChange);
             }
+            failure = Some(error);
         }
 
         let status = status(&set, &pods, &plan, failure.as_ref(), session.shared.clock.time());

@@ -48,10 +48,9 @@ pub(super) async fn run(shared: Shared, collector: Arc<Collector>) {
         });
         let is_first = followers.is_empty();
         for kind in found {
-            if !followers.contains_key(&kind) {
-                let follower = Follower::start(&shared.informers, &collector, kind.clone(), &definitions_changed);
-                followers.insert(kind, follower);
-            }
+            followers.entry(kind).or_insert_with_key(|kind| {
+                Follower::start(&shared.informers, &collector, kind.clone(), &definitions_changed)
+            });
         }
         if is_first {
             // Whatever lost its owner while nobody was looking.

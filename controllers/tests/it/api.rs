@@ -37,11 +37,6 @@ impl Api {
         kube::Client::new(router, "default")
     }
 
-    pub(crate) fn dump(&self) {
-        for l in self.0.lock().log.iter().take(80) {
-            eprintln!("{l}");
-        }
-    }
     pub(crate) fn revision(&self) -> u64 {
         self.0.lock().revision
     }
@@ -102,7 +97,7 @@ fn conflict(message: &str) -> (StatusCode, &'static str, String) {
 }
 
 /// Kinds that discovery lists: group/version, plural, kind, namespaced.
-const KINDS: [(&str, &str, &str, bool); 13] = [
+const KINDS: [(&str, &str, &str, bool); 14] = [
     ("v1", "namespaces", "Namespace", false),
     ("v1", "nodes", "Node", false),
     ("v1", "pods", "Pod", true),
@@ -114,6 +109,7 @@ const KINDS: [(&str, &str, &str, bool); 13] = [
     ("v1", "persistentvolumeclaims", "PersistentVolumeClaim", true),
     ("apps/v1", "deployments", "Deployment", true),
     ("apps/v1", "replicasets", "ReplicaSet", true),
+    ("batch/v1", "jobs", "Job", true),
     ("discovery.k8s.io/v1", "endpointslices", "EndpointSlice", true),
     ("example.com/v1", "widgets", "Widget", true),
 ];
@@ -137,14 +133,15 @@ fn discovery(path: &str) -> Option<Value> {
                 let version = json!({"groupVersion": format!("{name}/v1"), "version": "v1"});
                 json!({"name": name, "versions": [version], "preferredVersion": version})
             };
-            Some(
-                json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group("apps"), group("discovery.k8s.io"), group("example.com")]}),
-            )
+            let mut names: Vec<&str> = KINDS.iter().filter_map(|kind| kind.0.strip_suffix("/v1")).collect();
+            names.dedup();
+            let groups: Vec<Value> = names.into_iter().map(group).collect();
+            Some(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
         }
-        "apis/apps/v1" | "apis/discovery.k8s.io/v1" | "apis/example.com/v1" => {
-            Some(resources(path.trim_start_matches("apis/")))
+        path => {
+            let group_version = path.strip_prefix("apis/")?;
+            KINDS.iter().any(|kind| kind.0 == group_version).then(|| resources(group_version))
         }
-        _ => None,
     }
 }
 
