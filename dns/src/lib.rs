@@ -1,49 +1,29 @@
-//! `cluster.local`: records from Services and EndpointSlices, the server, forwarding.
+//! Cluster DNS: the zone `cluster.local` from Services and EndpointSlices, its server, and forwarding of all other names.
+//!
+//! [`start`] follows Services, EndpointSlices, Namespaces and Pods and keeps an immutable zone, swapped whole.
+//! [`Dns::serve`] answers UDP and TCP port 53 of an in-process host from it; [`Dns::answer`] answers one message for any
+//! other front end. Names outside the zone go to upstream servers over the operating system's sockets.
+//!
+//! Not here: which endpoints are ready (`controllers`), how a packet for the `kube-dns` ClusterIP finds this server
+//! (`proxy`), and what a pod's `resolv.conf` says (`kubelet`).
+//!
+//! Follows the Kubernetes DNS specification 1.1.0, RFC 1034/1035 (messages), RFC 2181, RFC 2308 (negative answers),
+//! RFC 2782 (SRV), RFC 6891 (EDNS0) and RFC 7766 (TCP); where the specification is silent, CoreDNS.
 
-use informer::Informers;
-use netstack::Host;
-use std::net::{IpAddr, SocketAddr};
+mod cache;
+mod config;
+mod forward;
+mod hosts;
+mod lookup;
+mod resolver;
+mod reverse;
+mod serve;
+mod service;
+mod sync;
+mod upstream;
+mod wire;
+mod zone;
 
-/// Settings.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Such as `cluster.local`.
-    pub zone: String,
-    /// Seed of rotation and ids.
-    pub seed: u64,
-    /// Static names.
-    pub hosts: Vec<(String, IpAddr)>,
-    /// Where names outside the zone are asked.
-    pub upstreams: Vec<SocketAddr>,
-}
-
-impl Config {
-    /// Defaults for a zone.
-    pub fn new(zone: &str) -> Config {
-        Config { zone: zone.to_owned(), seed: 0, hosts: Vec::new(), upstreams: Vec::new() }
-    }
-}
-
-/// The `nameserver` lines of a resolv.conf.
-pub fn upstreams(_resolv_conf: &str) -> Vec<SocketAddr> {
-    Vec::new()
-}
-
-/// The running server's data.
-#[derive(Debug)]
-pub struct Dns {}
-
-/// Starts to follow the cluster.
-pub fn start(_informers: &Informers, _config: Config) -> Dns {
-    Dns {}
-}
-
-impl Dns {
-    /// Serves port 53 of a host.
-    ///
-    /// # Errors
-    /// The port is taken.
-    pub async fn serve(&self, _host: Host) -> std::io::Result<()> {
-        std::future::pending().await
-    }
-}
+pub use config::{Config, PodRecords, upstreams};
+pub use sync::{Dns, Sources, start, start_with};
+pub use wire::Transport;

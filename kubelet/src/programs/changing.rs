@@ -85,7 +85,11 @@ async fn rm(c: &mut Container) -> Outcome {
             Some(_) => c.files.remove(&path).err().map(|error| reason(&error)),
         };
         if let Some(why) = failure {
-            let name = if why == "is a directory" { format!("'{operand}' {why}") } else { format!("can't remove '{operand}': {why}") };
+            let name = if why == "is a directory" {
+                format!("'{operand}' {why}")
+            } else {
+                format!("can't remove '{operand}': {why}")
+            };
             refuse(c, name, 1).await?;
             status = 1;
         }
@@ -127,10 +131,11 @@ fn copy(c: &Container, source: &str, to: &str) -> io::Result<()> {
 }
 
 async fn cp(c: &mut Container) -> Outcome {
-    let options = match Options::parse(&c.args[1..], "r|recursive R a|archive f p i v d t: T L P n u D m:", Order::Permuted) {
-        Ok(options) => options,
-        Err(message) => return refuse(c, message, 1).await,
-    };
+    let options =
+        match Options::parse(&c.args[1..], "r|recursive R a|archive f p i v d t: T L P n u D m:", Order::Permuted) {
+            Ok(options) => options,
+            Err(message) => return refuse(c, message, 1).await,
+        };
     let Some((target, sources)) = options.operands.split_last().filter(|(_, sources)| !sources.is_empty()) else {
         return refuse(c, "missing file operand", 1).await;
     };
@@ -144,9 +149,7 @@ async fn cp(c: &mut Container) -> Outcome {
         let failure = match c.files.kind(&c.path(source)) {
             None => Some(format!("can't stat '{source}': No such file or directory")),
             Some(Kind::Directory) if !recursive => Some(format!("omitting directory '{source}'")),
-            Some(_) if !parent_exists(&c.files, &to) => {
-                Some(format!("can't create '{to}': No such file or directory"))
-            }
+            Some(_) if !parent_exists(&c.files, &to) => Some(format!("can't create '{to}': No such file or directory")),
             Some(_) => copy(c, source, &to).err().map(|error| format!("can't create '{to}': {}", reason(&error))),
         };
         if let Some(message) = failure {
@@ -261,7 +264,8 @@ fn new_mode(text: &str, old: u32) -> Option<u32> {
 }
 
 async fn chmod(c: &mut Container) -> Outcome {
-    let words: Vec<String> = c.args[1..].iter().filter(|arg| !matches!(arg.as_str(), "-R" | "-v" | "-f" | "-c")).cloned().collect();
+    let words: Vec<String> =
+        c.args[1..].iter().filter(|arg| !matches!(arg.as_str(), "-R" | "-v" | "-f" | "-c")).cloned().collect();
     let recursive = c.args.iter().any(|arg| arg == "-R");
     let Some((mode, operands)) = words.split_first() else {
         return refuse(c, "missing operand", 1).await;
@@ -306,7 +310,9 @@ async fn mktemp(c: &mut Container) -> Outcome {
         let mut number = seed((&c.hostname, attempt, &template));
         let mut suffix = String::new();
         for _ in 0..width {
-            suffix.push(char::from(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"[(number % 62) as usize]));
+            suffix.push(char::from(
+                b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"[(number % 62) as usize],
+            ));
             number /= 62;
         }
         let path = c.path(&format!("{stem}{suffix}"));
@@ -359,7 +365,8 @@ fn size(text: &str) -> Option<usize> {
 async fn dd(c: &mut Container) -> Outcome {
     let (mut input, mut output) = ("-".to_owned(), None);
     let (mut block, mut count, mut quiet) = (512, u64::MAX, false);
-    for word in c.args[1..].to_vec() {
+    let words = c.args.clone();
+    for word in &words[1..] {
         let Some((name, value)) = word.split_once('=') else {
             return refuse(c, format!("unknown operand '{word}'"), 1).await;
         };

@@ -151,9 +151,9 @@ impl Command {
             "time" | "timeout" => self.timeout = Duration::from_secs(value.parse().unwrap_or(5).clamp(1, 300)),
             "tries" => self.tries = value.parse().unwrap_or(3).clamp(1, 20),
             "retry" => self.tries = value.parse::<u32>().unwrap_or(2).clamp(0, 20) + 1,
-            "domain" | "ndots" | "trace" | "identify" | "multiline" | "ttlid" | "ttlunits" | "class" | "qr" | "fail"
-            | "nssearch" | "idnin" | "idnout" | "keepopen" | "split" | "crypto" | "adflag" | "cdflag" | "ad" | "cd"
-            | "aaonly" | "showsearch" | "rrcomments" | "yaml" | "onesoa" | "expire" => {}
+            "domain" | "ndots" | "trace" | "identify" | "multiline" | "ttlid" | "ttlunits" | "class" | "qr"
+            | "fail" | "nssearch" | "idnin" | "idnout" | "keepopen" | "split" | "crypto" | "adflag" | "cdflag"
+            | "ad" | "cd" | "aaonly" | "showsearch" | "rrcomments" | "yaml" | "onesoa" | "expire" => {}
             _ => return Err(format!("Invalid option: +{option}")),
         }
         Ok(())
@@ -194,8 +194,8 @@ async fn dig(c: &mut Container) -> Outcome {
                 return Ok(9);
             }
         };
-        let found = message.metadata.response_code != ResponseCode::NXDomain
-            && !(command.search && message.answers.is_empty());
+        let found =
+            message.metadata.response_code != ResponseCode::NXDomain && !(command.search && message.answers.is_empty());
         last = Some((message, begun.elapsed()));
         if found {
             break;
@@ -306,7 +306,12 @@ fn whole(message: &Message, command: &Command, server: SocketAddr, took: Duratio
         }
         for query in &message.queries {
             let name = query.name().to_ascii();
-            text.push_str(&format!(";{}\t{}\t{}\n", padded(&format!(" {name}"))[1..].to_owned() + "\t", query.query_class(), query.query_type()));
+            text.push_str(&format!(
+                ";{}\t{}\t{}\n",
+                padded(&format!(" {name}"))[1..].to_owned() + "\t",
+                query.query_class(),
+                query.query_type()
+            ));
         }
         text.push('\n');
     }
@@ -356,7 +361,9 @@ mod tests {
         assert_eq!(short.stdout, "10.96.0.7\n");
         let searched = client.run(&["dig", "+search", "+short", "web"], "").await;
         assert_eq!(searched.stdout, "10.96.0.7\n");
-        let tcp = client.run(&["dig", "+tcp", "+noall", "+answer", "@10.0.0.53", "web.default.svc.cluster.local", "A"], "").await;
+        let tcp = client
+            .run(&["dig", "+tcp", "+noall", "+answer", "@10.0.0.53", "web.default.svc.cluster.local", "A"], "")
+            .await;
         assert_eq!(tcp.stdout, "web.default.svc.cluster.local.\t30\tIN\tA\t10.96.0.7\n");
         let whole = client.run(&["dig", "web"], "").await;
         assert!(whole.stdout.contains("status: NXDOMAIN"), "{}", whole.stdout);

@@ -70,7 +70,8 @@ fn translated(text: &str, basic: bool) -> String {
                             break;
                         }
                         '[' if chars.get(at) == Some(&':') => {
-                            let end = chars[at..].iter().position(|c| *c == ']').map_or(chars.len(), |end| at + end + 1);
+                            let end =
+                                chars[at..].iter().position(|c| *c == ']').map_or(chars.len(), |end| at + end + 1);
                             output.push('[');
                             output.extend(&chars[at..end]);
                             at = end;
@@ -142,7 +143,10 @@ async fn grep(c: &mut Container) -> Outcome {
     }
     if patterns.is_empty() && options.value("f").is_none() {
         if operands.is_empty() {
-            c.complain("Usage: grep [-HhnlLoqvsrRiwFE] [-m N] [-A|B|C N] { PATTERN | -e PATTERN... | -f FILE... } [FILE]...").await;
+            c.complain(
+                "Usage: grep [-HhnlLoqvsrRiwFE] [-m N] [-A|B|C N] { PATTERN | -e PATTERN... | -f FILE... } [FILE]...",
+            )
+            .await;
             return Ok(2);
         }
         patterns = operands.remove(0).lines().map(str::to_owned).collect();

@@ -1,13 +1,14 @@
 //! How tests run programs: a container on a host of a network of its own.
 
 use super::builtins;
+use super::stdio::{pipe, read_all};
 use crate::files::Files;
 use crate::program::{Container, ExitStatus, Program};
-use super::stdio::{pipe, read_all};
-use netstack::{Config, Host, Network, PortTag};
 use futures::FutureExt;
+use netstack::{Config, Host, Network, PortTag};
 use std::net::IpAddr;
 use std::sync::Arc;
+use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -43,7 +44,11 @@ impl Machine {
         let address: IpAddr = address.parse().expect("an address");
         let host = network.attach_host(&[address], PortTag(1)).expect("a free address");
         let files = Files::new();
-        files.mount("/etc/hosts", format!("127.0.0.1\tlocalhost\n{address}\tweb-0.web.default.svc.cluster.local\tweb-0\n"), 0o644);
+        files.mount(
+            "/etc/hosts",
+            format!("127.0.0.1\tlocalhost\n{address}\tweb-0.web.default.svc.cluster.local\tweb-0\n"),
+            0o644,
+        );
         Machine {
             host,
             files,
@@ -82,6 +87,47 @@ impl Machine {
         let (status, stdout, stderr) = tokio::join!(program.run(container), read_all(out), read_all(err));
         let text = |bytes: std::io::Result<Vec<u8>>| String::from_utf8_lossy(&bytes.expect("read")).into_owned();
         Ran { status, stdout: text(stdout), stderr: text(stderr) }
+    }
+
+    /// Runs a program on a terminal where `keys` are typed one after the other, each when nothing else is left to do; what
+    /// appears on the screen.
+    pub(crate) async fn at_terminal(&self, args: &[&str], keys: &[&str]) -> Ran {
+        let program = builtins().program(args[0]).expect("a built-in program");
+        let (mut keyboard, stdin) = tokio::io::duplex(1024);
+        let (screen, out) = pipe();
+        let (signal, signals) = watch::channel(0);
+        let container = Container {
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            env: self.env.clone(),
+            cwd: "/".to_owned(),
+            stdin: Box::new(stdin),
+            stdout: Box::new(screen.clone()),
+            stderr: Box::new(screen),
+            tty: true,
+            host: self.host.clone(),
+            files: self.files.clone(),
+            hostname: self.hostname.clone(),
+            programs: builtins(),
+            signals,
+        };
+        let typing = async {
+            for key in keys {
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                // Whoever brings a terminal sends the signal, too.
+                if *key == "\x03" {
+                    signal.send_replace(2);
+                }
+                keyboard.write_all(key.as_bytes()).await.expect("typed");
+            }
+            std::future::pending::<()>().await;
+        };
+        let running = async { tokio::join!(program.run(container), read_all(out)) };
+        let (status, screen) = tokio::select! {
+            ended = running => ended,
+            () = typing => unreachable!("typing never ends"),
+        };
+        let stdout = String::from_utf8_lossy(&screen.expect("read")).into_owned();
+        Ran { status, stdout, stderr: String::new() }
     }
 
     /// Runs a script with `sh -c`.

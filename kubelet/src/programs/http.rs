@@ -31,10 +31,8 @@ pub(super) struct Exchange {
 
 /// Sends one request over a fresh connection.
 pub(super) async fn send(stream: Box<dyn Stream>, request: Request<Full<Bytes>>) -> hyper::Result<Exchange> {
-    let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
-        .title_case_headers(true)
-        .handshake(TokioIo::new(stream))
-        .await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::Builder::new().title_case_headers(true).handshake(TokioIo::new(stream)).await?;
     let connection = AbortOnDropHandle::new(tokio::spawn(async move {
         let _ = connection.await;
     }));
@@ -156,7 +154,9 @@ fn decoded(text: &str) -> String {
     while let Some((first, after)) = rest.split_first() {
         rest = after;
         let code = match (*first, after) {
-            (b'%', [high, low, ..]) => std::str::from_utf8(&[*high, *low]).ok().and_then(|hex| u8::from_str_radix(hex, 16).ok()),
+            (b'%', [high, low, ..]) => {
+                std::str::from_utf8(&[*high, *low]).ok().and_then(|hex| u8::from_str_radix(hex, 16).ok())
+            }
             _ => None,
         };
         match (code, first) {

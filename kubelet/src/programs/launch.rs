@@ -254,7 +254,8 @@ async fn time(c: &mut Container) -> Outcome {
 }
 
 async fn timeout(c: &mut Container) -> Outcome {
-    let parsed = Options::parse(&c.args[1..], "s:|signal: k:|kill-after: t:|t: foreground|foreground", Order::OptionsFirst);
+    let parsed =
+        Options::parse(&c.args[1..], "s:|signal: k:|kill-after: t:|t: foreground|foreground", Order::OptionsFirst);
     let options = match parsed {
         Ok(options) => options,
         Err(message) => {
@@ -342,7 +343,8 @@ async fn xargs(c: &mut Container) -> Outcome {
         } else {
             waiting.extend(words(&text));
         }
-        while waiting.len() >= most || ended && (!waiting.is_empty() || !ran && !options.has("r") && replaced.is_none()) {
+        while waiting.len() >= most || ended && (!waiting.is_empty() || !ran && !options.has("r") && replaced.is_none())
+        {
             let batch: Vec<String> = waiting.drain(..waiting.len().min(most)).collect();
             let mut args: Vec<String> = match &replaced {
                 Some(mark) => command.iter().map(|word| word.replace(mark.as_str(), &batch[0])).collect(),

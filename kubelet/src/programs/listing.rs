@@ -77,10 +77,11 @@ fn human_size(bytes: usize) -> String {
 }
 
 async fn ls(c: &mut Container) -> Outcome {
-    let options = match Options::parse(&c.args[1..], "l a A 1 R d h t r S F C x p n i s color:|color: u c k", Order::Permuted) {
-        Ok(options) => options,
-        Err(message) => return refuse(c, message, 1).await,
-    };
+    let options =
+        match Options::parse(&c.args[1..], "l a A 1 R d h t r S F C x p n i s color:|color: u c k", Order::Permuted) {
+            Ok(options) => options,
+            Err(message) => return refuse(c, message, 1).await,
+        };
     let operands = if options.operands.is_empty() { vec![".".to_owned()] } else { options.operands.clone() };
     let mut status = 0;
     let (mut files, mut directories) = (Vec::new(), Vec::new());
@@ -157,8 +158,7 @@ async fn show(c: &mut Container, options: &Options, entries: &[(String, Kind)]) 
         let columns = (80 / width).max(1);
         let rows = names.len().div_ceil(columns);
         for row in 0..rows {
-            let line: String =
-                names.iter().skip(row).step_by(rows).map(|name| format!("{name:<width$}")).collect();
+            let line: String = names.iter().skip(row).step_by(rows).map(|name| format!("{name:<width$}")).collect();
             text.push_str(&format!("{}\n", line.trim_end()));
         }
     } else {
@@ -435,7 +435,8 @@ async fn du(c: &mut Container) -> Outcome {
 }
 
 async fn df(c: &mut Container) -> Outcome {
-    let used: usize = walk(c, "/").iter().map(|(_, _, kind)| if let Kind::File { length, .. } = kind { *length } else { 0 }).sum();
+    let used: usize =
+        walk(c, "/").iter().map(|(_, _, kind)| if let Kind::File { length, .. } = kind { *length } else { 0 }).sum();
     let (blocks, used) = (CAPACITY / 1024, used.div_ceil(1024));
     let percent = used * 100 / blocks;
     let left = blocks.saturating_sub(used);

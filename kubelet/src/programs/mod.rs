@@ -87,7 +87,8 @@ impl Program for Tool {
 struct Builtins(BTreeMap<&'static str, Arc<dyn Program>>);
 
 /// Directories in which programs are found; elsewhere only by their full path.
-const DIRECTORIES: [&str; 7] = ["/bin/", "/usr/bin/", "/sbin/", "/usr/sbin/", "/usr/local/bin/", "/usr/local/sbin/", "/"];
+const DIRECTORIES: [&str; 7] =
+    ["/bin/", "/usr/bin/", "/sbin/", "/usr/sbin/", "/usr/local/bin/", "/usr/local/sbin/", "/"];
 
 impl Programs for Builtins {
     fn program(&self, name: &str) -> Option<Arc<dyn Program>> {
@@ -141,3 +142,5 @@ pub fn builtins() -> Arc<dyn Programs> {
 
 #[cfg(test)]
 pub(crate) mod harness;
+#[cfg(test)]
+mod text_tests;

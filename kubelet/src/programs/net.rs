@@ -104,7 +104,7 @@ async fn ping(c: &mut Container) -> Outcome {
     if let Some(why) = failed {
         refuse(c, format!("sendto: {why}"), 1).await?;
     }
-    let lost = if sent > 0 { (sent - received) * 100 / sent } else { 0 };
+    let lost = ((sent - received) * 100).checked_div(sent).unwrap_or(0);
     let mut text = format!(
         "\n--- {name} ping statistics ---\n{sent} packets transmitted, {received} packets received, {lost}% packet loss\n"
     );
@@ -135,9 +135,10 @@ async fn relay(c: &mut Container, stream: TcpStream, idle: Option<Duration>) -> 
     let mut sent = false;
     loop {
         tokio::select! {
-            // The connection's end is the end, whatever is still to be sent.
-            outcome = &mut receiving => return outcome,
+            biased;
             () = &mut sending, if !sent => sent = true,
+            // The connection's end is the end, whatever is still to come from standard input.
+            outcome = &mut receiving => return outcome,
         }
     }
 }
@@ -276,7 +277,8 @@ async fn datagrams(
     if options.has("z") {
         // A closed port says so by ICMP; an open one may say nothing.
         socket.send_to(b"X", remote).await?;
-        let answered = tokio::time::timeout(wait.unwrap_or(Duration::from_secs(1)), socket.recv_from(&mut buffer)).await;
+        let answered =
+            tokio::time::timeout(wait.unwrap_or(Duration::from_secs(1)), socket.recv_from(&mut buffer)).await;
         if matches!(answered, Ok(Err(_))) {
             return Ok(1);
         }
@@ -330,7 +332,10 @@ async fn ip(c: &mut Container) -> Outcome {
     let text = if !object.is_empty() && "address".starts_with(object) {
         if brief {
             let list: Vec<String> = addresses.iter().map(|address| format!("{address}/{}", prefix(address))).collect();
-            format!("lo               UNKNOWN        127.0.0.1/8 ::1/128\neth0             UP             {}\n", list.join(" "))
+            format!(
+                "lo               UNKNOWN        127.0.0.1/8 ::1/128\neth0             UP             {}\n",
+                list.join(" ")
+            )
         } else {
             let mut text = String::from(
                 "1: lo: <LOOPBACK,UP,LOWER_UP> mtu 65536 qdisc noqueue state UNKNOWN group default qlen 1000\n    link/loopback 00:00:00:00:00:00 brd 00:00:00:00:00:00\n    inet 127.0.0.1/8 scope host lo\n       valid_lft forever preferred_lft forever\n    inet6 ::1/128 scope host\n       valid_lft forever preferred_lft forever\n2: eth0: <POINTOPOINT,MULTICAST,NOARP,UP,LOWER_UP> mtu 1500 qdisc noqueue state UP group default\n    link/none\n",
@@ -366,7 +371,8 @@ async fn ip(c: &mut Container) -> Outcome {
 }
 
 async fn ifconfig(c: &mut Container) -> Outcome {
-    let mut text = String::from("eth0      Link encap:UNSPEC  HWaddr 00-00-00-00-00-00-00-00-00-00-00-00-00-00-00-00\n");
+    let mut text =
+        String::from("eth0      Link encap:UNSPEC  HWaddr 00-00-00-00-00-00-00-00-00-00-00-00-00-00-00-00\n");
     for address in interface(c) {
         match address {
             IpAddr::V4(address) => {
@@ -391,13 +397,20 @@ mod tests {
         let client = Machine::at(&network, "10.0.0.1");
         let ran = client.run(&["ping", "-c", "2", "10.0.0.2"], "").await;
         assert_eq!(ran.status, 0, "{ran:?}");
-        assert!(ran.stdout.starts_with("PING 10.0.0.2 (10.0.0.2): 56 data bytes\n64 bytes from 10.0.0.2: seq=0 ttl=64 time="));
+        assert!(
+            ran.stdout
+                .starts_with("PING 10.0.0.2 (10.0.0.2): 56 data bytes\n64 bytes from 10.0.0.2: seq=0 ttl=64 time=")
+        );
         assert!(ran.stdout.contains("2 packets transmitted, 2 packets received, 0% packet loss\n"), "{}", ran.stdout);
         let _silent =
             network.attach_raw(&["10.0.0.9".parse().expect("an address")], netstack::PortTag(9)).expect("attached");
         let lost = client.run(&["ping", "-c", "1", "-W", "1", "10.0.0.9"], "").await;
         assert_eq!(lost.status, 1);
-        assert!(lost.stdout.ends_with("1 packets transmitted, 0 packets received, 100% packet loss\n"), "{}", lost.stdout);
+        assert!(
+            lost.stdout.ends_with("1 packets transmitted, 0 packets received, 100% packet loss\n"),
+            "{}",
+            lost.stdout
+        );
         assert_eq!(client.run(&["ping", "nowhere"], "").await.stderr, "ping: bad address 'nowhere'\n");
     }
 

@@ -91,7 +91,13 @@ async fn walk(c: &Container, config: &Config, server: SocketAddr, name: &str, ty
     walk
 }
 
-async fn ask(c: &Container, config: &Config, server: SocketAddr, name: &Name, record_type: RecordType) -> io::Result<Message> {
+async fn ask(
+    c: &Container,
+    config: &Config,
+    server: SocketAddr,
+    name: &Name,
+    record_type: RecordType,
+) -> io::Result<Message> {
     let mut failure = io::ErrorKind::TimedOut.into();
     for _ in 0..config.attempts.max(1) {
         match exchange(&c.host, server, question(name, record_type), config.timeout, config.tcp).await {
@@ -116,9 +122,10 @@ async fn nslookup(c: &mut Container) -> Outcome {
     let mut record_type = None;
     let mut port = 53;
     let mut operands = Vec::new();
-    for arg in c.args[1..].to_vec() {
+    let args = c.args.clone();
+    for arg in &args[1..] {
         let Some(option) = arg.strip_prefix('-') else {
-            operands.push(arg);
+            operands.push(arg.clone());
             continue;
         };
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
@@ -248,7 +255,8 @@ async fn host(c: &mut Container) -> Outcome {
     };
     if options.operands.len() > 1 {
         let ip = server.ip();
-        c.print(format!("Using domain server:\nName: {}\nAddress: {ip}#53\nAliases: \n\n", options.operands[1])).await?;
+        c.print(format!("Using domain server:\nName: {}\nAddress: {ip}#53\nAliases: \n\n", options.operands[1]))
+            .await?;
     }
     let types = match options.value("t").map(|text| text.to_ascii_uppercase().parse::<RecordType>()) {
         Some(Ok(record_type)) => vec![record_type],
@@ -357,7 +365,10 @@ mod tests {
         assert_eq!(ran.status, 0);
         let unknown = client.run(&["nslookup", "nobody.default.svc.cluster.local."], "").await;
         assert_eq!(unknown.status, 1);
-        assert!(unknown.stdout.contains("** server can't find nobody.default.svc.cluster.local: NXDOMAIN"), "{unknown:?}");
+        assert!(
+            unknown.stdout.contains("** server can't find nobody.default.svc.cluster.local: NXDOMAIN"),
+            "{unknown:?}"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -118,7 +118,11 @@ fn entry(word: &'static str) -> (&'static str, &'static str, bool) {
 fn find_short(specification: &'static str, letter: char) -> Option<(&'static str, bool)> {
     let mut bytes = [0; 4];
     let letter: &str = letter.encode_utf8(&mut bytes);
-    specification.split_whitespace().map(entry).find(|(short, ..)| *short == letter).map(|(short, _, value)| (short, value))
+    specification
+        .split_whitespace()
+        .map(entry)
+        .find(|(short, ..)| *short == letter)
+        .map(|(short, _, value)| (short, value))
 }
 
 fn find_long(specification: &'static str, name: &str) -> Option<(&'static str, bool)> {

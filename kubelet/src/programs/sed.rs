@@ -70,7 +70,8 @@ impl Reader<'_> {
     }
 
     fn expression(&self, text: &str, ignore_case: bool) -> Parsed<Regex> {
-        let compiled = if self.extended { extended_expression(text, ignore_case) } else { basic_expression(text, ignore_case) };
+        let compiled =
+            if self.extended { extended_expression(text, ignore_case) } else { basic_expression(text, ignore_case) };
         compiled.map_err(|_| format!("bad regex '{text}'"))
     }
 
@@ -261,7 +262,14 @@ impl Reader<'_> {
             }
             self.next();
         }
-        Ok(Action::Substitute { expression: self.expression(&pattern, ignore_case)?, replacement, nth, all, print, write })
+        Ok(Action::Substitute {
+            expression: self.expression(&pattern, ignore_case)?,
+            replacement,
+            nth,
+            all,
+            print,
+            write,
+        })
     }
 
     fn replacement(&mut self, delimiter: char) -> Parsed<Vec<Part>> {
@@ -324,7 +332,7 @@ fn fits(address: &Address, place: &Place, line: &[u8]) -> bool {
         Address::Last => place.last,
         Address::Matches(expression) => expression.is_match(line),
         Address::Step(first, 0) => *first == place.number,
-        Address::Step(first, step) => place.number >= *first && (place.number - first) % step == 0,
+        Address::Step(first, step) => place.number >= *first && (place.number - first).is_multiple_of(*step),
     }
 }
 
@@ -444,8 +452,10 @@ fn execute(commands: &mut [Command], place: &Place, cycle: &mut Cycle, hold: &mu
 
 async fn sed(c: &mut Container) -> Outcome {
     // `-i` may carry a suffix, which is not kept.
-    let args: Vec<String> = c.args[1..].iter().map(|arg| if arg.starts_with("-i") { "-i".to_owned() } else { arg.clone() }).collect();
-    let parsed = Options::parse(&args, "n|quiet e:|expression: f:|file: E|regexp-extended r i|in-place s u z", Order::Permuted);
+    let args: Vec<String> =
+        c.args[1..].iter().map(|arg| if arg.starts_with("-i") { "-i".to_owned() } else { arg.clone() }).collect();
+    let parsed =
+        Options::parse(&args, "n|quiet e:|expression: f:|file: E|regexp-extended r i|in-place s u z", Order::Permuted);
     let options = match parsed {
         Ok(options) => options,
         Err(message) => return refuse(c, message, 1).await,

@@ -96,7 +96,8 @@ pub fn arguments(container: &core::Container) -> Vec<String> {
             ports.insert((protocol, number));
         }
     }
-    for probe in [&container.readiness_probe, &container.liveness_probe, &container.startup_probe].into_iter().flatten() {
+    for probe in [&container.readiness_probe, &container.liveness_probe, &container.startup_probe].into_iter().flatten()
+    {
         let over_http = probe.http_get.as_ref().map(|get| &get.port);
         let over_tcp = probe.tcp_socket.as_ref().map(|socket| &socket.port);
         for port in over_http.into_iter().chain(over_tcp) {
@@ -130,7 +131,12 @@ struct Identity {
 impl Program for StandIn {
     async fn run(&self, mut container: Container) -> ExitStatus {
         let option = |name: &str| {
-            container.args.iter().find_map(|arg| arg.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default().to_owned()
+            container
+                .args
+                .iter()
+                .find_map(|arg| arg.strip_prefix(name)?.strip_prefix('='))
+                .unwrap_or_default()
+                .to_owned()
         };
         let (image, mut namespace, node) = (option("--image"), option("--namespace"), option("--node"));
         if namespace.is_empty() {
@@ -368,7 +374,12 @@ mod tests {
         let args = ["standin", "--image=nginx:1.27", "--namespace=default", "tcp:80", "udp:53"];
         let _running = serving_program(program(), &server, &args);
         let page = client.run(&["curl", "-s", "10.0.0.2/x"], "").await.stdout;
-        assert!(page.starts_with("Stand-in for: nginx:1.27\nPod: web-0\nNamespace: default\nIP: 10.0.0.2\nPort: 80\nClient: 10.0.0.1:"), "{page}");
+        assert!(
+            page.starts_with(
+                "Stand-in for: nginx:1.27\nPod: web-0\nNamespace: default\nIP: 10.0.0.2\nPort: 80\nClient: 10.0.0.1:"
+            ),
+            "{page}"
+        );
         assert!(page.contains("\nGET /x HTTP/1.1\n"), "{page}");
         let page = client.run(&["curl", "-s", "-H", "Accept: application/json", "10.0.0.2"], "").await.stdout;
         let page: serde_json::Value = serde_json::from_str(&page).expect("JSON");

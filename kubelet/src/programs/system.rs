@@ -106,7 +106,8 @@ async fn basename(c: &mut Container) -> Outcome {
         return refuse(c, "missing operand", 1).await;
     };
     let trimmed = path.trim_end_matches('/');
-    let mut name = if trimmed.is_empty() && path.starts_with('/') { "/" } else { trimmed.rsplit('/').next().unwrap_or("") };
+    let mut name =
+        if trimmed.is_empty() && path.starts_with('/') { "/" } else { trimmed.rsplit('/').next().unwrap_or("") };
     if let Some(suffix) = operands.get(1)
         && name != suffix
     {
@@ -184,14 +185,12 @@ async fn seq(c: &mut Container) -> Outcome {
     if step == 0.0 {
         return refuse(c, "increment must not be 0", 1).await;
     }
-    let digits = options.operands.iter().map(|text| text.split_once('.').map_or(0, |(_, fraction)| fraction.len())).max();
+    let digits =
+        options.operands.iter().map(|text| text.split_once('.').map_or(0, |(_, fraction)| fraction.len())).max();
     let digits = digits.unwrap_or(0);
     let separator = options.value("s").unwrap_or("\n").to_owned();
-    let width = if options.has("w") {
-        format!("{first:.digits$}").len().max(format!("{last:.digits$}").len())
-    } else {
-        0
-    };
+    let width =
+        if options.has("w") { format!("{first:.digits$}").len().max(format!("{last:.digits$}").len()) } else { 0 };
     let mut text = String::new();
     for at in 0..NUMBERS {
         let value = first + step * at as f64;
@@ -361,8 +360,9 @@ async fn uname(c: &mut Container) -> Outcome {
 
 async fn which(c: &mut Container) -> Outcome {
     let mut status = 0;
-    for name in c.args[1..].to_vec() {
-        match c.programs.program(&name) {
+    let names = c.args.clone();
+    for name in &names[1..] {
+        match c.programs.program(name) {
             Some(_) if name.starts_with('/') => c.print(format!("{name}\n")).await?,
             Some(_) => c.print(format!("/bin/{name}\n")).await?,
             None => status = 1,
@@ -380,10 +380,11 @@ async fn ps(c: &mut Container) -> Outcome {
 async fn kill(c: &mut Container) -> Outcome {
     let mut signal = 15;
     let mut status = 0;
-    let mut operands = c.args[1..].to_vec().into_iter();
+    let args = c.args.clone();
+    let mut operands = args[1..].iter();
     while let Some(operand) = operands.next() {
         if let Some(name) = operand.strip_prefix('-') {
-            let name = if name == "s" { operands.next().unwrap_or_default() } else { name.to_owned() };
+            let name = if name == "s" { operands.next().cloned().unwrap_or_default() } else { name.to_owned() };
             match super::shell::jobs::signal_number(&name) {
                 Some(number) => signal = number,
                 None => return refuse(c, format!("bad signal name '{name}'"), 1).await,

@@ -1,15 +1,17 @@
 //! The line discipline of a terminal: echo, editing of a line, Ctrl-D; what `icanon` and `echo` are to a kernel.
 //!
 //! Turning line feeds into CR LF and Ctrl-C into SIGINT is the work of whoever brings the streams ([`crate::streams`]): a signal may
-//! have to reach a program that reads nothing. Here Ctrl-C only empties the line. The first program on a terminal brings the
-//! discipline; those it starts find it there.
+//! have to reach a program that reads nothing. Here SIGINT empties the line. The first program on a terminal brings the discipline;
+//! those it starts find it there.
 
 use super::stdio::{SharedInput, SharedOutput};
 use crate::program::{Container, ExitStatus, Program, Programs};
 use async_trait::async_trait;
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::sync::watch;
 
 /// Longest line, as in Linux.
 const LINE: usize = 4096;
@@ -33,10 +35,14 @@ impl Program for OnTerminal {
         container.stdout = Box::new(output.clone());
         container.stdin = Box::new(reader);
         container.programs = Arc::new(Within(container.programs));
-        let discipline = Discipline { line: Vec::new(), at: 0, history: Vec::new(), recalled: None, escape: Vec::new() };
+        let signals = container.signals.clone();
+        let (forward, forwarded) = watch::channel(*signals.borrow());
+        container.signals = forwarded;
+        let discipline =
+            Discipline { line: Vec::new(), at: 0, history: Vec::new(), recalled: None, escape: Vec::new() };
         tokio::select! {
             status = self.0.run(container) => status,
-            never = discipline.run(SharedInput::new(raw), writer, output) => match never {},
+            never = discipline.run(SharedInput::new(raw), writer, output, signals, forward) => match never {},
         }
     }
 
@@ -79,14 +85,39 @@ struct Discipline {
 
 impl Discipline {
     /// Reads keys until the terminal is gone, then leaves the program to its end.
-    async fn run(mut self, mut raw: SharedInput, writer: DuplexStream, mut output: SharedOutput) -> std::convert::Infallible {
+    ///
+    /// Signals pass through here, so that what Ctrl-C shows is there before the program answers to it.
+    async fn run(
+        mut self,
+        mut raw: SharedInput,
+        writer: DuplexStream,
+        mut output: SharedOutput,
+        mut signals: watch::Receiver<i32>,
+        forward: watch::Sender<i32>,
+    ) -> Infallible {
         let mut writer = Some(writer);
         let mut keys = [0; 1024];
-        while let Some(to) = &mut writer {
-            let length = raw.read(&mut keys).await.unwrap_or(0);
+        let mut connected = true;
+        loop {
+            let length = tokio::select! {
+                Ok(()) = signals.changed() => {
+                    let signal = *signals.borrow_and_update();
+                    if signal == 2 {
+                        self.line.clear();
+                        self.at = 0;
+                        let _ = output.write_all(b"^C\n").await;
+                    }
+                    forward.send_replace(signal);
+                    continue;
+                }
+                read = raw.read(&mut keys), if connected => read.unwrap_or(0),
+                else => std::future::pending().await,
+            };
             if length == 0 {
-                break;
+                connected = false;
+                writer = None;
             }
+            let Some(to) = &mut writer else { continue };
             let mut echo = Vec::new();
             let mut ended = false;
             for key in &keys[..length] {
@@ -106,8 +137,6 @@ impl Discipline {
                 writer = None;
             }
         }
-        drop(writer);
-        std::future::pending().await
     }
 
     /// One byte from the terminal.
@@ -131,20 +160,15 @@ impl Discipline {
                 }
                 return Some(Done::Line(line + "\n"));
             }
-            3 => {
-                echo.extend_from_slice(b"^C\n");
-                self.line.clear();
-                self.at = 0;
-            }
+            // Ctrl-C comes as a signal, too.
+            3 => {}
             4 if self.line.is_empty() => return Some(Done::End),
             4 => {}
-            0x7f | 8 => {
-                if self.at > 0 {
-                    self.at -= 1;
-                    self.line.remove(self.at);
-                    echo.push(8);
-                    self.redraw(echo, 1);
-                }
+            0x7f | 8 if self.at > 0 => {
+                self.at -= 1;
+                self.line.remove(self.at);
+                echo.push(8);
+                self.redraw(echo, 1);
             }
             1 => self.move_to(0, echo),
             5 => self.move_to(self.line.len(), echo),
@@ -255,4 +279,57 @@ enum Done {
     Line(String),
     /// Ctrl-D on an empty line.
     End,
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::programs::harness::Machine;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_interactive_shell_prompts_echoes_and_ends_with_ctrl_d() {
+        let machine = Machine::new();
+        let ran = machine.at_terminal(&["sh"], &["echo hi\r", "x=1\r", "echo $x; false\r", "\x04"]).await;
+        assert_eq!(ran.stdout, "/ # echo hi\nhi\n/ # x=1\n/ # echo $x; false\n1\n/ # exit\n");
+        assert_eq!(ran.status, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ctrl_c_ends_the_foreground_program_or_empties_the_line() {
+        let machine = Machine::new();
+        let ran =
+            machine.at_terminal(&["sh"], &["sleep 1000\r", "\x03", "echo $?\r", "half a li", "\x03", "exit 3\r"]).await;
+        assert_eq!(ran.stdout, "/ # sleep 1000\n^C\n/ # echo $?\n130\n/ # half a li^C\n/ # exit 3\n");
+        assert_eq!(ran.status, 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_command_goes_on_over_lines_until_it_is_whole() {
+        let machine = Machine::new();
+        let ran = machine.at_terminal(&["sh"], &["for i in 1 2\r", "do echo $i; done\r", "\x04"]).await;
+        assert_eq!(ran.stdout, "/ # for i in 1 2\n> do echo $i; done\n1\n2\n/ # exit\n");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_can_be_edited_and_called_back() {
+        let machine = Machine::new();
+        let ran = machine
+            .at_terminal(&["cat"], &["helpo\x7f\x7flo\r", "\x1b[A\r", "b\x1b[Da\r", "caf\u{e9}\r", "\x04"])
+            .await;
+        let lines: Vec<&str> = ran.stdout.split('\n').collect();
+        // Each line is echoed as it was typed, then printed as it was edited.
+        assert_eq!((lines[1], lines[3], lines[5], lines[7]), ("hello", "hello", "ab", "caf\u{e9}"));
+        assert_eq!(ran.status, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shell_within_a_shell_shares_the_terminal() {
+        let machine = Machine::new();
+        let ran = machine
+            .at_terminal(&["sh"], &["sh\r", "echo inner\r", "exit\r", "read a; echo got $a\r", "typed\r", "\x04"])
+            .await;
+        assert_eq!(
+            ran.stdout,
+            "/ # sh\n/ # echo inner\ninner\n/ # exit\n/ # read a; echo got $a\ntyped\ngot typed\n/ # exit\n"
+        );
+    }
 }

@@ -288,8 +288,16 @@ async fn sort(c: &mut Container) -> Outcome {
     };
     let Some(mut lines) = all_lines(c, &options.operands).await? else { return Ok(2) };
     let key = options.value("k").unwrap_or_default().to_owned();
-    let field: usize = key.split([',', '.']).next().and_then(|field| field.trim_end_matches(char::is_alphabetic).parse().ok()).unwrap_or(0);
-    let to: usize = key.split(',').nth(1).and_then(|field| field.trim_end_matches(char::is_alphabetic).parse().ok()).unwrap_or(usize::MAX);
+    let field: usize = key
+        .split([',', '.'])
+        .next()
+        .and_then(|field| field.trim_end_matches(char::is_alphabetic).parse().ok())
+        .unwrap_or(0);
+    let to: usize = key
+        .split(',')
+        .nth(1)
+        .and_then(|field| field.trim_end_matches(char::is_alphabetic).parse().ok())
+        .unwrap_or(usize::MAX);
     let numeric = options.has("n") || options.has("h") || key.contains('n');
     let reversed = options.has("r") || key.contains('r');
     let separator = options.value("t").and_then(|text| text.chars().next());
@@ -394,10 +402,11 @@ fn ranges(text: &str) -> Option<Vec<(usize, usize)>> {
 }
 
 async fn cut(c: &mut Container) -> Outcome {
-    let options = match Options::parse(&c.args[1..], "d: f: c: b: s output-delimiter:|output-delimiter:", Order::Permuted) {
-        Ok(options) => options,
-        Err(message) => return refuse(c, message, 1).await,
-    };
+    let options =
+        match Options::parse(&c.args[1..], "d: f: c: b: s output-delimiter:|output-delimiter:", Order::Permuted) {
+            Ok(options) => options,
+            Err(message) => return refuse(c, message, 1).await,
+        };
     let list = options.value("f").or(options.value("c")).or(options.value("b")).unwrap_or_default();
     let Some(ranges) = ranges(list) else {
         return refuse(c, "expected a list of bytes, characters, or fields", 1).await;
@@ -431,7 +440,8 @@ async fn cut(c: &mut Container) -> Outcome {
 /// The characters of a `tr` set.
 fn character_set(text: &str) -> Vec<u8> {
     let mut bytes = super::escapes::unescape(text, super::escapes::Style::Printf).0;
-    let classes: [(&str, fn(&u8) -> bool); 6] = [
+    type Class = (&'static str, fn(&u8) -> bool);
+    let classes: [Class; 6] = [
         ("[:upper:]", u8::is_ascii_uppercase),
         ("[:lower:]", u8::is_ascii_lowercase),
         ("[:digit:]", u8::is_ascii_digit),
@@ -441,7 +451,7 @@ fn character_set(text: &str) -> Vec<u8> {
     ];
     for (name, accepts) in classes {
         while let Some(at) = bytes.windows(name.len()).position(|window| window == name.as_bytes()) {
-            let members: Vec<u8> = (0..=127).filter(|byte| accepts(byte)).collect();
+            let members: Vec<u8> = (0..=127).filter(accepts).collect();
             bytes.splice(at..at + name.len(), members);
         }
     }
@@ -584,7 +594,8 @@ async fn base64(c: &mut Container) -> Outcome {
 }
 
 async fn digest<D: Digest>(c: &mut Container) -> Outcome {
-    let operands: Vec<String> = c.args[1..].iter().filter(|arg| !arg.starts_with('-') || *arg == "-").cloned().collect();
+    let operands: Vec<String> =
+        c.args[1..].iter().filter(|arg| !arg.starts_with('-') || *arg == "-").cloned().collect();
     let mut status = 0;
     for operand in or_stdin(&operands) {
         match c.content(&operand).await {

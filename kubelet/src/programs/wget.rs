@@ -30,12 +30,16 @@ async fn wget(c: &mut Container) -> Outcome {
         Ok(options) => options,
         Err(message) => {
             c.complain(format!("wget: {message}")).await;
-            c.complain("Usage: wget [-cqS] [--spider] [-O FILE] [-T SEC] [--header STR] [--post-data STR] URL...").await;
+            c.complain("Usage: wget [-cqS] [--spider] [-O FILE] [-T SEC] [--header STR] [--post-data STR] URL...")
+                .await;
             return Ok(1);
         }
     };
     if options.operands.is_empty() {
-        c.complain("BusyBox wget\n\nUsage: wget [-cqS] [--spider] [-O FILE] [-T SEC] [--header STR] [--post-data STR] URL...").await;
+        c.complain(
+            "BusyBox wget\n\nUsage: wget [-cqS] [--spider] [-O FILE] [-T SEC] [--header STR] [--post-data STR] URL...",
+        )
+        .await;
         return Ok(1);
     }
     let limit = options.value("T").or(options.value("connect-timeout")).and_then(duration).unwrap_or(TIMEOUT);
@@ -80,10 +84,8 @@ async fn fetch(c: &mut Container, options: &Options, url: &str, limit: Duration)
             _ => (authority, default),
         };
         let bad = || io::Error::other(format!("bad address '{host}'"));
-        let addresses = within(limit, async {
-            Resolver::new(&c.host, &c.files).addresses(host).await.map_err(|_| bad())
-        })
-        .await?;
+        let addresses =
+            within(limit, async { Resolver::new(&c.host, &c.files).addresses(host).await.map_err(|_| bad()) }).await?;
         let remote = SocketAddr::new(*addresses.first().ok_or_else(bad)?, port);
         if !quiet {
             c.complain(format!("Connecting to {authority} ({remote})")).await;
@@ -132,7 +134,8 @@ async fn fetch(c: &mut Container, options: &Options, url: &str, limit: Duration)
         let mut request = request.body(Full::new(Bytes::from(body.unwrap_or_default()))).map_err(io::Error::other)?;
         for line in options.values("header") {
             let (name, value) = line.split_once(':').unwrap_or((line, ""));
-            let parsed = HeaderName::from_bytes(name.trim().as_bytes()).ok().zip(HeaderValue::from_str(value.trim()).ok());
+            let parsed =
+                HeaderName::from_bytes(name.trim().as_bytes()).ok().zip(HeaderValue::from_str(value.trim()).ok());
             if let Some((name, value)) = parsed {
                 request.headers_mut().insert(name, value);
             }
@@ -150,7 +153,11 @@ async fn fetch(c: &mut Container, options: &Options, url: &str, limit: Duration)
         if status.is_redirection()
             && let Some(location) = exchange.response.headers().get(header::LOCATION).and_then(|to| to.to_str().ok())
         {
-            url = if location.contains("://") { location.to_owned() } else { format!("{scheme}://{authority}{location}") };
+            url = if location.contains("://") {
+                location.to_owned()
+            } else {
+                format!("{scheme}://{authority}{location}")
+            };
             continue;
         }
         if !status.is_success() {
@@ -188,9 +195,10 @@ async fn save(
     }
     let mut output = match target.as_str() {
         "-" | "/dev/stdout" => None,
-        target => Some(c.create(target, false).map_err(|error| {
-            io::Error::other(format!("can't open '{target}': {}", reason(&error)))
-        })?),
+        target => Some(
+            c.create(target, false)
+                .map_err(|error| io::Error::other(format!("can't open '{target}': {}", reason(&error))))?,
+        ),
     };
     if !quiet && output.is_some() {
         c.complain(format!("saving to '{target}'")).await;

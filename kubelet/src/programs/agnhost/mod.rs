@@ -96,7 +96,8 @@ async fn pause(c: &mut Container) -> Outcome {
 async fn logs_generator(c: &mut Container) -> Outcome {
     let options = flags(&c.args[2..]);
     let total: u32 = number(&options, "log-lines-total").unwrap_or(0);
-    let seconds = options.iter().find(|(name, _)| name == "run-duration").and_then(|(_, value)| super::options::duration(value));
+    let seconds =
+        options.iter().find(|(name, _)| name == "run-duration").and_then(|(_, value)| super::options::duration(value));
     let (Some(span), true) = (seconds, total > 0) else {
         c.complain("F1124 logs_generator.go: Invalid duration or total number of lines").await;
         return Ok(255);

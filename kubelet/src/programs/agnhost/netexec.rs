@@ -295,7 +295,8 @@ impl Server {
             };
             let command = String::from_utf8_lossy(&buffer[..length]).into_owned();
             self.log.line(format!("Received UDP datagram {:?} from {client}", command.trim_end())).await;
-            let (name, rest) = command.trim_end_matches(['\n', '\r']).split_once(' ').unwrap_or((command.trim_end(), ""));
+            let (name, rest) =
+                command.trim_end_matches(['\n', '\r']).split_once(' ').unwrap_or((command.trim_end(), ""));
             let reply = match name.to_ascii_lowercase().as_str() {
                 "hostname" => self.surroundings.hostname.clone(),
                 "clientip" => client.to_string(),

@@ -124,7 +124,8 @@ pub(super) async fn liveness(c: &mut Container) -> Outcome {
     let handler: Handler = Arc::new(move |request, _| {
         let alive = started.elapsed();
         let path = request.uri().path().to_owned();
-        let location = parameters(request.uri().query().unwrap_or_default()).into_iter().find(|(name, _)| name == "loc");
+        let location =
+            parameters(request.uri().query().unwrap_or_default()).into_iter().find(|(name, _)| name == "loc");
         Box::pin(async move {
             match path.as_str() {
                 "/healthz" if alive.as_secs_f64() > 10.0 => text(500, format!("error: {}", alive.as_secs_f64())),

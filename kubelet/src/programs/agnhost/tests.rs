@@ -25,7 +25,10 @@ async fn netexec_answers_over_udp_and_dials_others() {
     let client = Machine::at(&network, "10.0.0.1");
     let _running = serving(&server, &["agnhost", "netexec"]);
     let dialled = client
-        .run(&["curl", "-s", "http://10.0.0.2:8080/dial?host=10.0.0.2&port=8081&protocol=udp&request=echo+hi&tries=2"], "")
+        .run(
+            &["curl", "-s", "http://10.0.0.2:8080/dial?host=10.0.0.2&port=8081&protocol=udp&request=echo+hi&tries=2"],
+            "",
+        )
         .await;
     assert_eq!(dialled.stdout, "{\"responses\":[\"hi\",\"hi\"]}");
     let dialled =
@@ -60,7 +63,8 @@ async fn connect_says_why_not() {
     assert_eq!(connect("10.0.0.2:9376", "--timeout=2s").await, (0, String::new()));
     assert_eq!(connect("10.0.0.2:81", "--timeout=2s").await, (1, "REFUSED\n".to_owned()));
     // An attached port whose owner never answers.
-    let _silent = network.attach_raw(&["10.0.0.9".parse().expect("an address")], netstack::PortTag(9)).expect("attached");
+    let _silent =
+        network.attach_raw(&["10.0.0.9".parse().expect("an address")], netstack::PortTag(9)).expect("attached");
     assert_eq!(connect("10.0.0.9:80", "--timeout=2s").await, (1, "TIMEOUT\n".to_owned()));
     let (status, message) = connect("nowhere:80", "--timeout=2s").await;
     assert!(status == 1 && message.starts_with("DNS: "), "{message}");
@@ -72,7 +76,9 @@ async fn liveness_fails_after_ten_seconds() {
     let server = Machine::at(&network, "10.0.0.2");
     let client = Machine::at(&network, "10.0.0.1");
     let _running = serving(&server, &["agnhost", "liveness"]);
-    let health = async || client.run(&["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "10.0.0.2:8080/healthz"], "").await;
+    let health = async || {
+        client.run(&["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "10.0.0.2:8080/healthz"], "").await
+    };
     assert_eq!(health().await.stdout, "200");
     tokio::time::sleep(std::time::Duration::from_secs(11)).await;
     assert_eq!(health().await.stdout, "500");
@@ -98,5 +104,8 @@ async fn the_printing_subcommands_print() {
     assert_eq!(machine.run(&["agnhost", "dns-server-list"], "").await.stdout, "10.96.0.10");
     assert_eq!(machine.run(&["agnhost", "entrypoint-tester", "x"], "").await.stdout, "[agnhost entrypoint-tester x]\n");
     let unknown = machine.run(&["agnhost", "nothing"], "").await;
-    assert_eq!((unknown.status, unknown.stderr.lines().next()), (1, Some("Error: unknown command \"nothing\" for \"app\"")));
+    assert_eq!(
+        (unknown.status, unknown.stderr.lines().next()),
+        (1, Some("Error: unknown command \"nothing\" for \"app\""))
+    );
 }

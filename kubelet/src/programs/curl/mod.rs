@@ -92,10 +92,7 @@ async fn curl(c: &mut Container) -> Outcome {
     };
     if options.has("V") {
         let arch = std::env::consts::ARCH;
-        c.print(format!(
-            "curl {VERSION} ({arch}-coracle) rustls\nProtocols: http https\nFeatures: IPv6 SSL\n"
-        ))
-        .await?;
+        c.print(format!("curl {VERSION} ({arch}-coracle) rustls\nProtocols: http https\nFeatures: IPv6 SSL\n")).await?;
         return Ok(0);
     }
     if options.has("h") {
@@ -134,7 +131,9 @@ fn remote_name(url: &str) -> String {
     let path = url.split(['?', '#']).next().unwrap_or_default();
     let after_scheme = path.split_once("://").map_or(path, |(_, rest)| rest);
     match after_scheme.split_once('/') {
-        Some((_, path)) => path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("curl_response").to_owned(),
+        Some((_, path)) => {
+            path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("curl_response").to_owned()
+        }
         None => "curl_response".to_owned(),
     }
 }
@@ -276,7 +275,8 @@ async fn settings(c: &mut Container, options: &Options) -> Result<Settings, Mist
             Some((name, value)) => (name, value.trim()),
             None => (header.trim_end_matches(';'), ""),
         };
-        let parsed = HeaderName::from_bytes(name.trim().as_bytes()).ok().zip(HeaderValue::from_bytes(value.as_bytes()).ok());
+        let parsed =
+            HeaderName::from_bytes(name.trim().as_bytes()).ok().zip(HeaderValue::from_bytes(value.as_bytes()).ok());
         headers.extend(parsed);
     }
     let method = match options.value("X") {
@@ -296,11 +296,8 @@ async fn settings(c: &mut Container, options: &Options) -> Result<Settings, Mist
                 "*" => 0,
                 port => port.parse().ok()?,
             };
-            let addresses: Option<Vec<IpAddr>> = parts
-                .next()?
-                .split(',')
-                .map(|address| address.trim_matches(['[', ']']).parse().ok())
-                .collect();
+            let addresses: Option<Vec<IpAddr>> =
+                parts.next()?.split(',').map(|address| address.trim_matches(['[', ']']).parse().ok()).collect();
             Some((host, port, addresses?))
         })();
         match parsed {
@@ -326,7 +323,9 @@ async fn settings(c: &mut Container, options: &Options) -> Result<Settings, Mist
         None => None,
     };
     let number = |name: &str| {
-        options.number::<u32>(name).map_err(|_| Mistake(2, format!("option --{name}: expected a proper numerical parameter")))
+        options
+            .number::<u32>(name)
+            .map_err(|_| Mistake(2, format!("option --{name}: expected a proper numerical parameter")))
     };
     let as_query = options.has("G");
     Ok(Settings {
@@ -362,7 +361,7 @@ async fn settings(c: &mut Container, options: &Options) -> Result<Settings, Mist
         authorities,
         write_out: match options.value("w") {
             Some(file) if file.starts_with('@') => {
-                let bytes = c.content(&file[1..].to_owned()).await.unwrap_or_default();
+                let bytes = c.content(&file[1..]).await.unwrap_or_default();
                 Some(String::from_utf8_lossy(&bytes).into_owned())
             }
             other => other.map(str::to_owned),
@@ -414,9 +413,6 @@ const USAGE: &str = "Usage: curl [options...] <url>
 ";
 
 /// TLS without a check of the certificate, as busybox's `wget` does it.
-pub(super) async fn secure(
-    stream: netstack::TcpStream,
-    host: &str,
-) -> Result<impl super::http::Stream, (i32, String)> {
+pub(super) async fn secure(stream: netstack::TcpStream, host: &str) -> Result<impl super::http::Stream, (i32, String)> {
     tls::connect(stream, host, None, true).await
 }

@@ -45,7 +45,8 @@ impl Transfer<'_> {
             0.0 => bytes,
             seconds => (bytes as f64 / seconds) as u64,
         };
-        let ip = |address: Option<std::net::SocketAddr>| address.map(|address| address.ip().to_string()).unwrap_or_default();
+        let ip =
+            |address: Option<std::net::SocketAddr>| address.map(|address| address.ip().to_string()).unwrap_or_default();
         let port = |address: Option<std::net::SocketAddr>| address.map_or(0, |address| address.port()).to_string();
         match name {
             "http_code" | "response_code" => format!("{:03}", self.code),

@@ -18,7 +18,8 @@ async fn against_netexec(args: &[&str]) -> Ran {
 
 #[tokio::test(start_paused = true)]
 async fn the_body_goes_to_standard_output_and_the_status_to_who_asks() {
-    let ran = against_netexec(&["-s", "-w", " %{http_code} %{remote_ip} %{size_download}\\n", "server:8080/hostname"]).await;
+    let ran =
+        against_netexec(&["-s", "-w", " %{http_code} %{remote_ip} %{size_download}\\n", "server:8080/hostname"]).await;
     assert_eq!((ran.stdout.as_str(), ran.status), ("web-0 200 10.0.0.2 5\n", 0), "{}", ran.stderr);
     let ran = against_netexec(&["-s", "-o", "/dev/null", "-w", "%{http_code}", "server:8080/echo?code=503"]).await;
     assert_eq!((ran.stdout.as_str(), ran.status), ("503", 0));
@@ -128,8 +129,10 @@ async fn transient_failures_are_retried() {
     let retrying = client.run(&["curl", "-s", "--retry", "5", "--retry-connrefused", "10.0.0.2:8080/hostname"], "");
     let late = async {
         tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
-        serving(&server, &["agnhost", "netexec"])
+        server.run(&["agnhost", "netexec"], "").await
     };
-    let (ran, _running) = tokio::join!(retrying, late);
-    assert_eq!(ran.stdout, "web-0");
+    tokio::select! {
+        ran = retrying => assert_eq!(ran.stdout, "web-0"),
+        ended = late => panic!("the server ended: {ended:?}"),
+    }
 }

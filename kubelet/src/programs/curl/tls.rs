@@ -49,7 +49,11 @@ pub(in crate::programs) async fn connect(
             .get_ref()
             .and_then(|inner| inner.downcast_ref::<rustls::Error>())
             .is_some_and(|inner| matches!(inner, rustls::Error::InvalidCertificate(_)));
-        if certificate { (60, format!("SSL certificate problem: {error}")) } else { (35, format!("SSL connect error: {error}")) }
+        if certificate {
+            (60, format!("SSL certificate problem: {error}"))
+        } else {
+            (35, format!("SSL connect error: {error}"))
+        }
     })
 }
 

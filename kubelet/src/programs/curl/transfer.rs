@@ -196,7 +196,9 @@ impl<'s> Transfer<'s> {
                 let received = self.received;
                 match self.expected {
                     Some(expected) => {
-                        format!("Operation timed out after {millis} milliseconds with {received} out of {expected} bytes received")
+                        format!(
+                            "Operation timed out after {millis} milliseconds with {received} out of {expected} bytes received"
+                        )
                     }
                     None => format!("Operation timed out after {millis} milliseconds with {received} bytes received"),
                 }
@@ -264,7 +266,8 @@ impl<'s> Transfer<'s> {
 
     fn divert(&self, target: &mut Target) {
         for (host, port, to_host, to_port) in &self.settings.connect_to {
-            let fits = (host.is_empty() || *host == target.host) && (port.is_empty() || *port == target.port.to_string());
+            let fits =
+                (host.is_empty() || *host == target.host) && (port.is_empty() || *port == target.port.to_string());
             if fits {
                 if !to_host.is_empty() {
                     target.host.clone_from(to_host);
@@ -351,7 +354,8 @@ impl<'s> Transfer<'s> {
         if target.scheme == "http" {
             return Ok(Box::new(stream));
         }
-        let stream = tls::connect(stream, &target.host, self.settings.authorities.as_deref(), self.settings.insecure).await;
+        let stream =
+            tls::connect(stream, &target.host, self.settings.authorities.as_deref(), self.settings.insecure).await;
         match stream {
             Ok(stream) => {
                 self.times.secured = self.begun.elapsed();

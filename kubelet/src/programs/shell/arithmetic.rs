@@ -9,8 +9,9 @@ use brush_parser::ast::{
     UnaryOperator,
 };
 
-/// Longest expression in bytes: evaluation descends for each operator.
+/// Longest expression in bytes, and most operator characters in it: the parser descends for some of them.
 const LENGTH: usize = 600;
+const OPERATORS: usize = 80;
 /// Brackets within one another in an expression.
 const DEPTH: usize = 20;
 /// Variables whose values are expressions that name variables.
@@ -38,8 +39,9 @@ impl Shell {
         {
             return Ok(number);
         }
-        if text.len() > LENGTH || depth(text) > DEPTH {
-            return Err(format!("longer than {LENGTH} bytes or nested deeper than {DEPTH}"));
+        let operators = text.chars().filter(|c| "=!~?*+-".contains(*c)).count();
+        if text.len() > LENGTH || operators > OPERATORS || depth(text) > DEPTH {
+            return Err(format!("more than {LENGTH} bytes or {OPERATORS} operators, or nested deeper than {DEPTH}"));
         }
         match guarded(|| brush_parser::arithmetic::parse(text)) {
             Some(Ok(expression)) => self.value_of(&expression, references),

@@ -233,7 +233,10 @@ impl Shell {
             Some(path) => path.clone(),
         };
         let path = resolve(&self.cwd, &target);
-        let always_there = matches!(path.as_str(), "/" | "/root" | "/tmp" | "/home" | "/bin" | "/usr" | "/var" | "/etc" | "/dev" | "/run");
+        let always_there = matches!(
+            path.as_str(),
+            "/" | "/root" | "/tmp" | "/home" | "/bin" | "/usr" | "/var" | "/etc" | "/dev" | "/run"
+        );
         match self.world.files.kind(&path) {
             Some(FileKind::Directory) => {}
             None if always_there => {}
@@ -274,11 +277,8 @@ impl Shell {
         let removing = operands.first().is_some_and(|operand| operand == "-n");
         let names: Vec<&String> = operands.iter().filter(|operand| !operand.starts_with('-')).collect();
         if names.is_empty() {
-            let lines: String = self
-                .environment()
-                .iter()
-                .map(|(name, value)| format!("export {name}={}\n", quoted(value)))
-                .collect();
+            let lines: String =
+                self.environment().iter().map(|(name, value)| format!("export {name}={}\n", quoted(value))).collect();
             return self.print(&lines).await;
         }
         let mut status = 0;

@@ -8,8 +8,8 @@ use crate::programs::stdio::Outcome;
 use brush_parser::ast::{BinaryPredicate as Binary, ExtendedTestExpr, TestExpr, UnaryPredicate as Unary};
 use regex::Regex;
 
-/// Operators within one another in a `[[ … ]]`: the parser's own limit holds too.
-const TERMS: usize = 200;
+/// Most operands of `test`: its parser descends for some of them.
+const TERMS: usize = 100;
 
 /// Where a condition is judged.
 struct Scene<'a> {
@@ -116,9 +116,7 @@ fn binary(scene: &Scene<'_>, predicate: &Binary, left: &str, right: &str) -> boo
         Binary::StringContainsSubstring => left.contains(right),
         Binary::FilesReferToSameDeviceAndInodeNumbers => resolve(scene.cwd, left) == resolve(scene.cwd, right),
         // Files of the tree carry no times: one that exists is newer than one that does not.
-        Binary::LeftFileIsNewerOrExistsWhenRightDoesNot => {
-            kind(scene, left).is_some() && kind(scene, right).is_none()
-        }
+        Binary::LeftFileIsNewerOrExistsWhenRightDoesNot => kind(scene, left).is_some() && kind(scene, right).is_none(),
         Binary::LeftFileIsOlderOrDoesNotExistWhenRightDoes => {
             kind(scene, left).is_none() && kind(scene, right).is_some()
         }
@@ -175,8 +173,7 @@ impl Shell {
                 let operand = self.expand_to_string(&word.value, Quoting::Unquoted).await?;
                 let variables = &self.variables;
                 let is_set = |name: &str| variables.contains_key(name);
-                let scene =
-                    Scene { files: &self.world.files, cwd: &self.cwd, tty: self.world.tty, is_set: &is_set };
+                let scene = Scene { files: &self.world.files, cwd: &self.cwd, tty: self.world.tty, is_set: &is_set };
                 unary(&scene, predicate, &operand)
             }
             ExtendedTestExpr::BinaryTest(predicate, left, right) => {
@@ -210,12 +207,8 @@ impl Shell {
                     }
                     _ => {
                         let right = self.expand_to_string(&right.value, Quoting::Unquoted).await?;
-                        let scene = Scene {
-                            files: &self.world.files,
-                            cwd: &self.cwd,
-                            tty: self.world.tty,
-                            is_set: &|_| false,
-                        };
+                        let scene =
+                            Scene { files: &self.world.files, cwd: &self.cwd, tty: self.world.tty, is_set: &|_| false };
                         binary(&scene, predicate, &left, &right)
                     }
                 }

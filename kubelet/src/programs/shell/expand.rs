@@ -40,7 +40,10 @@ enum Found {
     Unset,
     One(String),
     /// `$@` and `$*`, or all of an array; `joined`: the form with `*`.
-    Many { items: Vec<String>, joined: bool },
+    Many {
+        items: Vec<String>,
+        joined: bool,
+    },
 }
 
 type Expanded<T> = Result<T, Interrupt>;

@@ -105,7 +105,8 @@ impl Fields {
     pub(super) fn into_arguments(self, files: &Files, cwd: &str, globbing: bool) -> Vec<String> {
         let mut arguments = Vec::new();
         for field in self.done.into_iter().chain(self.current) {
-            let wild = globbing && field.iter().any(|segment| !segment.quoted && segment.text.contains(['*', '?', '[']));
+            let wild =
+                globbing && field.iter().any(|segment| !segment.quoted && segment.text.contains(['*', '?', '[']));
             if wild {
                 let wanted: String = field.iter().map(pattern_of).collect();
                 let found = paths(files, cwd, &wanted);

@@ -288,11 +288,7 @@ impl Shell {
 
     async fn run_program_of(&mut self, program: Arc<dyn Program>, args: Vec<String>, replace: bool) -> Step {
         let handles_signals = program.handles_signals();
-        let signals = if replace || self.interactive {
-            self.signals.clone()
-        } else {
-            self.world.quiet.subscribe()
-        };
+        let signals = if replace || self.interactive { self.signals.clone() } else { self.world.quiet.subscribe() };
         if replace && handles_signals {
             self.traps.lock().insert(REPLACED, String::new());
         }

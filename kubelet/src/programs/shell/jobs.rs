@@ -128,7 +128,8 @@ impl Jobs {
             2 => '-',
             _ => ' ',
         };
-        let line = |(at, job): (usize, &Job)| format!("[{}]{} Running                    {}", job.number, mark(at), job.text);
+        let line =
+            |(at, job): (usize, &Job)| format!("[{}]{} Running                    {}", job.number, mark(at), job.text);
         self.running.iter().enumerate().map(line).collect()
     }
 }

@@ -130,7 +130,8 @@ impl Program for Sh {
         let mut signals = container.signals.clone();
         let (shell, start) = match Shell::start(container) {
             Ok(started) => started,
-            Err((mut container, message)) => {
+            Err(refused) => {
+                let (mut container, message) = *refused;
                 container.complain(format!("sh: {message}")).await;
                 return 2;
             }
@@ -176,7 +177,7 @@ enum Start {
 
 impl Shell {
     /// Reads the command line. An error gives the container back to complain on.
-    fn start(container: Container) -> Result<(Shell, Start), (Container, String)> {
+    fn start(container: Container) -> Result<(Shell, Start), Box<(Container, String)>> {
         let mut settings = Settings::default();
         let mut command = false;
         let mut from_stdin = false;
@@ -198,11 +199,11 @@ impl Shell {
                     'o' => {
                         let name = args.next().unwrap_or_default();
                         if !settings.set_named(&name, option.starts_with('-')) {
-                            return Err((container, format!("{option}: illegal option {name}")));
+                            return Err(Box::new((container, format!("{option}: illegal option {name}"))));
                         }
                     }
                     letter if settings.set(letter, option.starts_with('-')) => {}
-                    letter => return Err((container, format!("illegal option -{letter}"))),
+                    letter => return Err(Box::new((container, format!("illegal option -{letter}")))),
                 }
             }
         }
@@ -211,7 +212,7 @@ impl Shell {
         name = name.rsplit('/').next().unwrap_or("sh").to_owned();
         let start = if command {
             if operands.is_empty() {
-                return Err((container, "-c requires an argument".to_owned()));
+                return Err(Box::new((container, "-c requires an argument".to_owned())));
             }
             let text = operands.remove(0);
             if !operands.is_empty() {
@@ -356,8 +357,9 @@ impl Shell {
     /// The exit status that a step means for the shell, after its `EXIT` trap.
     async fn finish(&mut self, step: Step) -> ExitStatus {
         let status = match step {
-            Ok(status)
-            | Err(Interrupt::Return(status) | Interrupt::Exit(status) | Interrupt::Abandon(status)) => status,
+            Ok(status) | Err(Interrupt::Return(status) | Interrupt::Exit(status) | Interrupt::Abandon(status)) => {
+                status
+            }
             Err(Interrupt::Break(_) | Interrupt::Continue(_)) => self.status,
         };
         let command = self.traps.lock().remove(&0);

@@ -14,7 +14,10 @@ enum Member {
     Named(&'static str, fn(char) -> bool),
 }
 
-const NAMED: [(&str, fn(char) -> bool); 11] = [
+/// A named class such as `[:alpha:]`, and what belongs to it.
+type Named = (&'static str, fn(char) -> bool);
+
+const NAMED: [Named; 11] = [
     ("alnum", |c| c.is_alphanumeric()),
     ("alpha", |c| c.is_alphabetic()),
     ("blank", |c| c == ' ' || c == '\t'),

@@ -147,7 +147,8 @@ fn descriptor_of(path: &str) -> Option<i32> {
         "/dev/stdout" => Some(1),
         "/dev/stderr" => Some(2),
         _ => {
-            let number = ["/dev/fd/", "/proc/self/fd/", "/proc/1/fd/"].iter().find_map(|base| path.strip_prefix(base))?;
+            let number =
+                ["/dev/fd/", "/proc/self/fd/", "/proc/1/fd/"].iter().find_map(|base| path.strip_prefix(base))?;
             number.parse().ok()
         }
     }

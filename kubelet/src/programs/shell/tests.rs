@@ -57,7 +57,11 @@ async fn parameters_are_expanded_as_posix_says() {
     check(&[
         ("echo ${x:-d} ${x-d} ${x:+s}; x=v; echo ${x:-d} ${x:+s}", "d d\nv s\n", 0),
         ("echo ${x:=set} $x", "set set\n", 0),
-        ("p=/usr/lib/a.tar.gz; echo ${p##*/} ${p%/*} ${p%.*} ${p%%.*} ${p#/}", "a.tar.gz /usr/lib /usr/lib/a.tar /usr/lib/a usr/lib/a.tar.gz\n", 0),
+        (
+            "p=/usr/lib/a.tar.gz; echo ${p##*/} ${p%/*} ${p%.*} ${p%%.*} ${p#/}",
+            "a.tar.gz /usr/lib /usr/lib/a.tar /usr/lib/a usr/lib/a.tar.gz\n",
+            0,
+        ),
         ("x=hello; echo ${#x} ${x:1:3} ${x/l/L} ${x//l/L} ${x^^}", "5 ell heLlo heLLo HELLO\n", 0),
         ("x=1; y=x; echo ${!y}", "1\n", 0),
         ("a=(one two three); echo ${a[1]} ${#a[@]} ${a[@]}", "two 3 one two three\n", 0),
@@ -107,7 +111,11 @@ async fn functions_have_parameters_locals_and_a_status() {
         ("f() { echo \"$1-$#\"; return 3; }; f a b; echo $?", "a-2\n3\n", 0),
         ("x=global; f() { local x=local; echo $x; }; f; echo $x", "local\nglobal\n", 0),
         ("f() { x=changed; }; x=1; f; echo $x", "changed\n", 0),
-        ("fact() { if [ $1 -le 1 ]; then echo 1; else echo $(( $1 * $(fact $(($1-1))) )); fi; }; fact 10", "3628800\n", 0),
+        (
+            "fact() { if [ $1 -le 1 ]; then echo 1; else echo $(( $1 * $(fact $(($1-1))) )); fi; }; fact 10",
+            "3628800\n",
+            0,
+        ),
         ("f() { cat; }; echo piped | f", "piped\n", 0),
         ("f() { f; }; f; echo $?", "", 2),
         ("f() { exit 4; }; f; echo not here", "", 4),
@@ -268,4 +276,46 @@ async fn a_signal_ends_a_script_unless_it_is_trapped() {
         signal.send_replace(15);
     });
     assert_eq!((ran.status, ran.stdout.as_str()), (5, "stopping\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn pathological_nesting_is_parsed_or_refused_quickly() {
+    let machine = Machine::new();
+    let repeated = |open: &str, middle: &str, close: &str, depth: usize| {
+        format!("{}{middle}{}", open.repeat(depth), close.repeat(depth))
+    };
+    for depth in [7, 12, 23] {
+        for script in [
+            repeated("(", "echo", ")", depth),
+            repeated("echo \"$(", "echo", ")\"", depth),
+            repeated("$((", "1", "))", depth),
+            format!("echo {}", repeated("$((", "1", "))", depth)),
+            format!("echo {}", repeated("$(( (", "1", ") ))", depth)),
+            repeated("{ ", "echo;", " };", depth),
+            format!("echo {}", repeated("${a:-", "x", "}", depth)),
+            format!("echo \"{}\"", repeated("${a:-", "x", "}", depth)),
+            repeated("if true; then ", "echo;", " fi;", depth),
+            repeated("case x in x) ", "echo", " esac", depth),
+            repeated("case x in x) ", "echo;;", " esac;;", depth),
+            repeated("while false; do ", "break;", " done;", depth),
+            repeated("`", "echo", "`", depth),
+            repeated("f() { ", "echo;", " };", depth),
+            format!("echo $(({}))", repeated("(", "1", ")", depth)),
+            format!("echo $(({}1))", "-".repeat(depth)),
+            format!("echo $(({}1))", "1?".repeat(depth)),
+            format!("echo $(({}1))", "a=".repeat(depth * 10)),
+            format!("echo $(({}1))", "1+".repeat(depth * 10)),
+            format!("echo $(({}1))", "1**".repeat(depth * 10)),
+            format!("echo $(({}1))", "!".repeat(depth * 10)),
+            format!("echo {}", repeated("{a,", "b", "}", depth)),
+            format!("[ {} ]", repeated("! ", "x", "", depth * 8)),
+            format!("[[ {} ]]", repeated("( ", "x", " )", depth)),
+            format!("[[ {} x ]]", "! ".repeat(depth * 10)),
+            repeated("{ ", &format!("echo $(({}1));", "a=".repeat(40)), " };", depth),
+        ] {
+            // That this ends at all is the test: the parser's time and stack grow with the depth.
+            let ran = machine.sh(&script).await;
+            assert!((0..128).contains(&ran.status), "{script}: {ran:?}");
+        }
+    }
 }

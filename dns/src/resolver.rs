@@ -1,0 +1,231 @@
+//! From a request to its reply: static names, the zone, reverse names, then upstream.
+//!
+//! What can be answered from memory is answered at once ([`Resolver::begin`]); only what has to be asked elsewhere
+//! becomes a future ([`Resolver::finish`]), so that the front ends need no task for the common case.
+
+use crate::config::Config;
+use crate::forward::{Forwarder, Route};
+use crate::hosts::Hosts;
+use crate::lookup::{Found, labels};
+use crate::reverse::ReverseName;
+use crate::upstream::Answer;
+use crate::wire::{Received, Reply, Transport, receive};
+use crate::zone::Zone;
+use arc_swap::ArcSwap;
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::rdata::CNAME;
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use parking_lot::Mutex;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use rand::seq::SliceRandom;
+use std::net::{IpAddr, SocketAddr};
+use tracing::debug;
+
+/// ExternalNames that may point at one another.
+const MAX_CHAIN: usize = 10;
+
+/// Everything that an answer needs; shared by all front ends.
+#[derive(Debug)]
+pub(crate) struct Resolver {
+    pub(crate) zone: ArcSwap<Zone>,
+    hosts: Hosts,
+    forwarder: Forwarder,
+    order: Mutex<SmallRng>,
+    ttl: u32,
+}
+
+/// How far a request came without waiting.
+#[derive(Debug)]
+pub(crate) enum Begun {
+    /// It is no request.
+    Noise,
+    /// Send this.
+    Done(Reply),
+    /// Ask elsewhere.
+    Forward(Box<Forwarded>),
+}
+
+/// A question for other servers, and the reply which waits for their answer.
+#[derive(Debug)]
+pub(crate) struct Forwarded {
+    name: Name,
+    kind: RecordType,
+    servers: Vec<SocketAddr>,
+    reply: Reply,
+}
+
+/// What is known here about a name.
+enum Local {
+    Found {
+        found: Found,
+        soa: Option<Record>,
+    },
+    /// The zone is not complete yet.
+    Unknown,
+    Elsewhere,
+}
+
+impl Resolver {
+    pub(crate) fn new(config: &Config) -> Resolver {
+        Resolver {
+            zone: ArcSwap::from_pointee(Zone::empty(config)),
+            hosts: Hosts::new(&config.hosts),
+            forwarder: Forwarder::new(config),
+            order: Mutex::new(SmallRng::seed_from_u64(config.seed)),
+            ttl: config.ttl_seconds(),
+        }
+    }
+
+    /// This server is reachable at these addresses: nothing is forwarded there.
+    pub(crate) fn serves(&self, addresses: Vec<IpAddr>) {
+        self.forwarder.add_own_addresses(addresses);
+    }
+
+    /// Answers a request, waiting for other servers if need be. `None`: it is no request.
+    pub(crate) async fn answer(&self, request: &[u8], transport: Transport) -> Option<Reply> {
+        match self.begin(request, transport) {
+            Begun::Noise => None,
+            Begun::Done(reply) => Some(reply),
+            Begun::Forward(forwarded) => Some(self.finish(*forwarded).await),
+        }
+    }
+
+    /// Answers a request as far as that needs no waiting.
+    pub(crate) fn begin(&self, request: &[u8], transport: Transport) -> Begun {
+        let (question, reply) = match receive(request, transport) {
+            Received::Noise => return Begun::Noise,
+            Received::Refused(reply) => return Begun::Done(reply),
+            Received::Question(question, reply) => (question, reply),
+        };
+        let (name, kind) = (question.name, question.query_type);
+        let begun = self.resolve(&name, kind, reply);
+        if let Begun::Done(reply) = &begun {
+            let (code, answers) = (reply.message.metadata.response_code, reply.message.answers.len());
+            debug!(%name, %kind, %code, answers, "query answered");
+        }
+        begun
+    }
+
+    fn resolve(&self, asked: &Name, kind: RecordType, mut reply: Reply) -> Begun {
+        let zone = self.zone.load();
+        let mut owner = asked.clone();
+        while reply.message.answers.len() <= MAX_CHAIN {
+            let (found, soa) = match self.local(&zone, &owner, kind) {
+                Local::Found { found, soa } => (found, soa),
+                Local::Unknown => {
+                    reply.message.answers.clear();
+                    return Begun::Done(reply.with_code(ResponseCode::ServFail));
+                }
+                Local::Elsewhere => return self.elsewhere(&zone, owner, kind, reply),
+            };
+            let message = &mut reply.message;
+            message.metadata.authoritative = true;
+            match found {
+                Found::Data { ttl, mut records, additionals } => {
+                    if matches!(kind, RecordType::A | RecordType::AAAA) {
+                        records.shuffle(&mut *self.order.lock());
+                    }
+                    message.add_answers(records.into_iter().map(|data| Record::from_rdata(owner.clone(), ttl, data)));
+                    message.add_additionals(additionals);
+                    return Begun::Done(reply);
+                }
+                Found::Alias(target) => {
+                    let alias = Record::from_rdata(owner, self.ttl, RData::CNAME(CNAME(target.clone())));
+                    match kind {
+                        RecordType::A | RecordType::AAAA => message.add_answer(alias),
+                        RecordType::CNAME => {
+                            message.add_answer(alias);
+                            return Begun::Done(reply);
+                        }
+                        _ => return Begun::Done(no_data(reply, zone.soa(zone.origin.clone()))),
+                    };
+                    owner = target;
+                }
+                // A chain that ends nowhere in the zone is not shown: the name that was asked does exist.
+                _ if !message.answers.is_empty() => return Begun::Done(no_data(reply, zone.soa(zone.origin.clone()))),
+                Found::NoData | Found::NxDomain => {
+                    if found == Found::NxDomain {
+                        message.metadata.response_code = ResponseCode::NXDomain;
+                    }
+                    message.authorities.extend(soa);
+                    return Begun::Done(reply);
+                }
+            }
+        }
+        Begun::Done(no_data(reply, zone.soa(zone.origin.clone())))
+    }
+
+    fn local(&self, zone: &Zone, name: &Name, kind: RecordType) -> Local {
+        if let Some(found) = self.hosts.lookup(name, kind, self.ttl) {
+            return Local::Found { found, soa: None };
+        }
+        if zone.contains(name) {
+            if !zone.complete {
+                return Local::Unknown;
+            }
+            return Local::Found { found: zone.lookup(name, kind), soa: Some(zone.soa(zone.origin.clone())) };
+        }
+        let Some(reverse) = labels(name).and_then(|labels| ReverseName::of(&labels)) else { return Local::Elsewhere };
+        match zone.reverse_lookup(&reverse, kind) {
+            Some(found) => {
+                let owner = Name::from_ascii(reverse.zone).unwrap_or_default();
+                Local::Found { found, soa: Some(zone.soa(owner)) }
+            }
+            None if reverse.address.is_some() && !zone.complete => Local::Unknown,
+            None => Local::Elsewhere,
+        }
+    }
+
+    /// A name that others have to answer for: the one that was asked, or where the chain of ExternalNames leads.
+    fn elsewhere(&self, zone: &Zone, name: Name, kind: RecordType, mut reply: Reply) -> Begun {
+        let in_chain = !reply.message.answers.is_empty();
+        let server = zone.service(&zone.server);
+        let own = server.iter().flat_map(|service| service.cluster_ips()).copied().collect::<Vec<_>>();
+        let code = match self.forwarder.route(&name, &own) {
+            Route::Nowhere => ResponseCode::NXDomain,
+            Route::Loop => ResponseCode::ServFail,
+            Route::To(servers) => match self.forwarder.cached(&name, kind) {
+                Some(answer) => {
+                    take_in(&mut reply, answer);
+                    return Begun::Done(reply);
+                }
+                None => return Begun::Forward(Box::new(Forwarded { name, kind, servers, reply })),
+            },
+        };
+        // The alias itself is known, whatever becomes of its target.
+        Begun::Done(if in_chain { reply } else { reply.with_code(code) })
+    }
+
+    /// Asks the other servers.
+    pub(crate) async fn finish(&self, forwarded: Forwarded) -> Reply {
+        let Forwarded { name, kind, servers, mut reply } = forwarded;
+        match self.forwarder.ask(&name, kind, &servers).await {
+            Ok(answer) => take_in(&mut reply, answer),
+            Err(error) => {
+                debug!(%name, %kind, error = &error as &dyn std::error::Error, "query failed upstream");
+                if reply.message.answers.is_empty() {
+                    reply.message.metadata.response_code = ResponseCode::ServFail;
+                }
+            }
+        }
+        reply
+    }
+}
+
+fn no_data(mut reply: Reply, soa: Record) -> Reply {
+    reply.message.answers.clear();
+    reply.message.authorities = vec![soa];
+    reply
+}
+
+/// An upstream's answer becomes the reply; behind an alias it only adds to it.
+fn take_in(reply: &mut Reply, answer: Answer) {
+    let message = &mut reply.message;
+    if message.answers.is_empty() {
+        message.metadata.response_code = answer.code;
+        message.authorities = answer.authorities;
+        message.additionals = answer.additionals;
+    }
+    message.answers.extend(answer.answers);
+}

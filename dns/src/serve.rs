@@ -1,0 +1,142 @@
+//! The server's front: UDP and TCP port 53 of an in-process host.
+//!
+//! What is known is answered by the loop itself; what has to be asked elsewhere waits in a task of its own, so that no
+//! query holds up another. TCP answers come in the order in which they are ready (RFC 7766 6.2.1.1).
+
+use crate::config::PORT;
+use crate::resolver::{Begun, Resolver};
+use crate::wire::{Reply, Transport};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use netstack::{Host, TcpListener, TcpStream, UdpSocket};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
+use tokio::task::coop::consume_budget;
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// TCP connections at a time; more wait to be accepted.
+const MAX_CONNECTIONS: usize = 512;
+/// Queries of one connection that wait for upstreams; more are not read.
+const MAX_PIPELINED: usize = 64;
+/// How long a TCP connection may be silent (RFC 7766 6.2.3: some seconds), or not take its answers.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// Serves the host until it is shut down.
+pub(crate) async fn serve(resolver: Arc<Resolver>, host: Host) -> io::Result<()> {
+    let socket = Arc::new(host.udp_bind(PORT)?);
+    let listener = host.tcp_listen(PORT)?;
+    resolver.serves(host.addresses());
+    tokio::try_join!(serve_udp(resolver.clone(), socket), serve_tcp(resolver, listener))?;
+    Ok(())
+}
+
+async fn serve_udp(resolver: Arc<Resolver>, socket: Arc<UdpSocket>) -> io::Result<()> {
+    // Bounded: what the resolver cannot take at once ends at once.
+    let mut forwarding = JoinSet::new();
+    let mut buffer = vec![0; usize::from(u16::MAX)];
+    loop {
+        tokio::select! {
+            received = socket.recv_from(&mut buffer) => {
+                let (length, from) = match received {
+                    Ok(received) => received,
+                    // An asker has gone before its answer came.
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
+                    Err(error) => return Err(error),
+                };
+                match resolver.begin(&buffer[..length], Transport::Udp) {
+                    Begun::Noise => {}
+                    Begun::Done(reply) => send(&socket, &reply, from).await,
+                    Begun::Forward(forwarded) => {
+                        let (resolver, socket) = (resolver.clone(), socket.clone());
+                        forwarding.spawn(async move { send(&socket, &resolver.finish(*forwarded).await, from).await });
+                    }
+                }
+            }
+            Some(_) = forwarding.join_next() => {}
+        }
+        consume_budget().await;
+    }
+}
+
+async fn send(socket: &UdpSocket, reply: &Reply, to: SocketAddr) {
+    let bytes = reply.encode();
+    let sent = socket.send_to(&bytes, to).await;
+    // That was about an earlier answer to the same port, whose new owner asks now.
+    if sent.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+        let _ = socket.send_to(&bytes, to).await;
+    }
+}
+
+async fn serve_tcp(resolver: Arc<Resolver>, listener: TcpListener) -> io::Result<()> {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => {
+                let (stream, _) = accepted?;
+                connections.spawn(serve_connection(resolver.clone(), stream));
+            }
+            Some(_) = connections.join_next() => {}
+        }
+        consume_budget().await;
+    }
+}
+
+/// Answers one connection's queries until the client closes it, or is silent for too long.
+async fn serve_connection(resolver: Arc<Resolver>, stream: TcpStream) -> io::Result<()> {
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let mut received = Vec::new();
+    let mut waiting = FuturesUnordered::new();
+    let mut open = true;
+    let mut idle_at = Instant::now() + IDLE;
+    while open || !waiting.is_empty() {
+        let reply = tokio::select! {
+            read = timeout_at(idle_at, reader.read_buf(&mut received)), if open && waiting.len() < MAX_PIPELINED => {
+                match read {
+                    Ok(Ok(0)) => open = false,
+                    Ok(Ok(_)) => idle_at = Instant::now() + IDLE,
+                    Ok(Err(error)) => return Err(error),
+                    Err(_) if waiting.is_empty() => return Ok(()),
+                    Err(_) => idle_at = Instant::now() + IDLE,
+                }
+                None
+            }
+            Some(reply) = waiting.next() => Some(reply),
+        };
+        if let Some(reply) = reply {
+            write(&mut writer, &reply).await?;
+        }
+        while waiting.len() < MAX_PIPELINED
+            && let Some(request) = next_frame(&mut received)
+        {
+            match resolver.begin(&request, Transport::Tcp) {
+                // Whoever sends that on a stream is no DNS client.
+                Begun::Noise => return Ok(()),
+                Begun::Done(reply) => write(&mut writer, &reply).await?,
+                Begun::Forward(forwarded) => {
+                    let resolver = resolver.clone();
+                    waiting.push(async move { resolver.finish(*forwarded).await });
+                }
+            }
+            consume_budget().await;
+        }
+    }
+    timeout(IDLE, writer.shutdown()).await?
+}
+
+/// Takes one message off the front (RFC 1035 4.2.2: two bytes of length), if it is there as a whole.
+fn next_frame(received: &mut Vec<u8>) -> Option<Vec<u8>> {
+    let length = usize::from(u16::from_be_bytes([*received.first()?, *received.get(1)?]));
+    let frame = received.get(2..2 + length)?.to_vec();
+    received.drain(..2 + length);
+    Some(frame)
+}
+
+async fn write(writer: &mut (impl AsyncWriteExt + Unpin), reply: &Reply) -> io::Result<()> {
+    let bytes = reply.encode();
+    let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
+    timeout(IDLE, writer.write_all(&[&length.to_be_bytes(), bytes.as_slice()].concat())).await?
+}
