@@ -186,7 +186,7 @@ impl Builder {
             ),
             None => None,
         };
-        let seed = self.seed.unwrap_or_else(|| rand::random());
+        let seed = self.seed.unwrap_or_else(rand::random);
         let start = k8s_openapi::jiff::Timestamp::now();
         let clock = Clock::starting_at(start);
         let (store, embedded) = open_store(self.data_dir.as_deref()).await?;
@@ -285,7 +285,6 @@ impl Builder {
                     "{}/{}",
                     self.addresses.load_balancers.0, self.addresses.load_balancers.1
                 )],
-                ..controllers::Config::default()
             },
         );
         progress("controllers");

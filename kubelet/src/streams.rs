@@ -72,7 +72,7 @@ impl tokio::io::AsyncWrite for Terminal {
         let inner = std::pin::Pin::new(&mut self.0);
         match data.iter().position(|byte| *byte == b'\n') {
             Some(0) => match std::task::ready!(inner.poll_write(context, b"\r\n")) {
-                Ok(written) if written == 2 => std::task::Poll::Ready(Ok(1)),
+                Ok(2) => std::task::Poll::Ready(Ok(1)),
                 // Only the CR went out: the LF follows by itself at the next call, since a terminal takes CR CR LF the same way.
                 Ok(_) => {
                     context.waker().wake_by_ref();
