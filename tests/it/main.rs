@@ -1,0 +1,5 @@
+//! The whole house, from outside: a cluster in this process or from the binary, and the clients people use, unmodified.
+
+mod floors;
+mod support;
+mod walk;
