@@ -203,7 +203,7 @@ impl Builder {
             start,
             authenticator: tokens.clone(),
             authorizer: Arc::new(rbac.clone()),
-            admission: vec![Arc::new(apiserver::kinds::BuiltInAdmission::new(seed))],
+            admission: apiserver::admission::standard(),
             ..apiserver::Config::default()
         };
         let networking = apiserver::kinds::Networking {

@@ -2,9 +2,13 @@
 //!
 //! Namespace lifecycle is not one of them; the handler itself sees to it, in the transaction.
 
+mod default_class;
 mod priority;
 mod service_account;
+#[cfg(test)]
+mod tests;
 
+pub use default_class::DefaultClasses;
 pub use priority::Priority;
 pub use service_account::ServiceAccounts;
 
@@ -61,5 +65,5 @@ pub trait Admission: Send + Sync + 'static {
 
 /// The plug-ins of a complete API server, in their order.
 pub fn standard() -> Vec<Arc<dyn Admission>> {
-    vec![Arc::new(ServiceAccounts), Arc::new(Priority)]
+    vec![Arc::new(ServiceAccounts), Arc::new(Priority), Arc::new(DefaultClasses)]
 }

@@ -12,7 +12,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-mod admission;
 mod allocation;
 mod autoscaling;
 mod batch;
@@ -41,7 +40,6 @@ pub mod table;
 mod volumes;
 mod workload;
 
-pub use admission::BuiltInAdmission;
 pub use names::{Cidr, NotACidr};
 
 /// What the allocation of Service addresses and node ports goes by.

@@ -2,20 +2,22 @@
 
 use super::filter::{self, Reason, Unschedulable};
 use super::quantity::{Resources, milli, requests};
-use super::{score, uid};
+use super::{score, topology, uid};
 use crate::meta::controller_of;
 use crate::pods::{is_terminal, node_name};
-use informer::Update;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use informer::{Informer, Update};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// Nodes and the pods placed on them.
-#[derive(Default)]
 pub(super) struct Cache {
+    namespaces: Informer<Namespace>,
     nodes: BTreeMap<String, NodeState>,
     /// The node of each pod, by uid.
     placed: HashMap<String, String>,
+    /// How many of the pods keep others away.
+    loners: usize,
 }
 
 /// A node and what is on it.
@@ -37,6 +39,11 @@ pub(super) struct Placed {
 }
 
 impl Cache {
+    /// Knows nothing yet. The namespaces' labels matter to pods that want to be near others.
+    pub(super) fn new(namespaces: Informer<Namespace>) -> Self {
+        Cache { namespaces, nodes: BTreeMap::new(), placed: HashMap::new(), loners: 0 }
+    }
+
     /// Takes in a change of a node; true if pods that fitted nowhere may fit now.
     pub(super) fn node(&mut self, update: &Update<Node>) -> bool {
         let name = update.object().metadata.name.clone().unwrap_or_default();
@@ -83,13 +90,14 @@ impl Cache {
     /// The node for a pod, or why there is none.
     pub(super) fn place(&self, pod: &Pod, seed: u64) -> Result<String, Unschedulable> {
         let wanted = filter::Wanted { pod, requests: requests(pod) };
+        let rules = topology::Rules::new(pod, &self.nodes, &self.namespaces, self.loners > 0);
         let mut rejected: Vec<Vec<Reason>> = vec![];
         let mut best: Option<(score::Score, &String)> = None;
         for (name, state) in &self.nodes {
             let Some(node) = &state.node else { continue };
-            match filter::fits(&wanted, node, state) {
+            match filter::fits(&wanted, node, state).and_then(|()| rules.check(node).map_err(|reason| vec![reason])) {
                 Ok(()) => {
-                    let score = score::score(pod, node, state, seed);
+                    let score = score::score(pod, node, state, rules.preference(node), seed);
                     if best.as_ref().is_none_or(|(lowest, _)| score < *lowest) {
                         best = Some((score, name));
                     }
@@ -147,6 +155,7 @@ impl Cache {
         if let Some(owner) = controller_of(&pod.metadata) {
             *state.owners.entry(owner.uid.clone()).or_insert(0) += 1;
         }
+        self.loners += usize::from(topology::keeps_others_away(&pod));
         state.pods.insert(uid.clone(), Placed { pod, requests, is_assumed });
         self.placed.insert(uid, node.to_owned());
     }
@@ -155,6 +164,7 @@ impl Cache {
         let Some(node) = self.placed.remove(uid) else { return false };
         let Some(state) = self.nodes.get_mut(&node) else { return false };
         let Some(Placed { pod, requests, .. }) = state.pods.remove(uid) else { return false };
+        self.loners -= usize::from(topology::keeps_others_away(&pod));
         for (name, amount) in requests {
             *state.used.entry(name).or_insert(0) -= amount;
         }

@@ -1,4 +1,5 @@
 use super::*;
+use informer::Activity;
 use serde_json::{Value, json};
 
 fn node(name: &str, change: Value) -> Node {
@@ -15,7 +16,7 @@ fn pod(name: &str, change: Value) -> Arc<Pod> {
 }
 
 fn cache(nodes: &[Node]) -> Cache {
-    let mut cache = Cache::default();
+    let mut cache = Cache::new(Informer::detached(Activity::default()));
     for node in nodes {
         cache.node(&Update::Applied(Arc::new(node.clone())));
     }
@@ -42,7 +43,7 @@ fn cpu(amount: &str) -> Value {
 
 #[test]
 fn without_nodes_the_reason_says_so() {
-    assert_eq!(why(&Cache::default(), &pod("a", spec(json!({})))), "no nodes available to schedule pods");
+    assert_eq!(why(&cache(&[]), &pod("a", spec(json!({})))), "no nodes available to schedule pods");
 }
 
 #[test]
@@ -52,8 +53,8 @@ fn reasons_are_counted_over_all_nodes() {
     let cache = cache(&[small("a"), small("b"), cordoned, tainted]);
     assert_eq!(
         why(&cache, &pod("p", cpu("3"))),
-        "0/4 nodes are available: 1 node(s) had untolerated taint {gpu: yes}, 1 node(s) were unschedulable, 2 Insufficient cpu. \
-         no new claims to deallocate, preemption: 0/4 nodes are available: 4 Preemption is not helpful for scheduling."
+        "0/4 nodes are available: 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable, 2 Insufficient cpu. \
+         preemption: 0/4 nodes are available: 4 Preemption is not helpful for scheduling."
     );
 }
 

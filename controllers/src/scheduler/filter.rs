@@ -25,11 +25,11 @@ pub(super) struct Reason {
 }
 
 impl Reason {
-    fn firm(text: impl Into<String>) -> Self {
+    pub(super) fn firm(text: impl Into<String>) -> Self {
         Reason { text: text.into(), is_occupied: false }
     }
 
-    fn occupied(text: impl Into<String>) -> Self {
+    pub(super) fn occupied(text: impl Into<String>) -> Self {
         Reason { text: text.into(), is_occupied: true }
     }
 }
@@ -61,7 +61,7 @@ impl fmt::Display for Unschedulable {
             }
         }));
         write!(f, "0/{nodes} nodes are available: {reasons}. ")?;
-        write!(f, "no new claims to deallocate, preemption: 0/{nodes} nodes are available: {preemption}")
+        write!(f, "preemption: 0/{nodes} nodes are available: {preemption}")
     }
 }
 
@@ -79,8 +79,7 @@ pub(super) fn fits(wanted: &Wanted<'_>, node: &Node, state: &NodeState) -> Resul
     let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
     for taint in taints.filter(|taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute")) {
         if !tolerations.iter().any(|toleration| tolerates(toleration, taint)) {
-            let value = taint.value.as_deref().unwrap_or_default();
-            return Err(vec![Reason::firm(format!("node(s) had untolerated taint {{{}: {value}}}", taint.key))]);
+            return Err(vec![Reason::firm("node(s) had untolerated taint(s)")]);
         }
     }
     if !matches_affinity(pod, node) {

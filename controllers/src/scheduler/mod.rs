@@ -1,29 +1,29 @@
 //! The scheduler: which node a pod runs on.
 //!
-//! One task takes pending pods in order of priority and age, decides with [`filter`] and [`score`] over [`cache`], and
-//! binds through the `pods/binding` subresource. A decision counts at once (the pod is assumed to be on its node), so it
+//! One task takes pods from the [`backlog`] in order of priority and age, decides with [`filter`], [`topology`] and [`score`]
+//! over [`cache`], and binds through the `pods/binding` subresource. A decision counts at once (the pod is assumed to be on its node), so it
 //! never waits for an informer. What fits nowhere waits until a node changes or a pod goes.
 //!
 //! Follows kube-scheduler's filters and wording; no preemption, and no volumes, because virtual nodes have none to run out of.
 
+mod backlog;
 mod cache;
 pub(crate) mod filter;
 mod quantity;
 mod score;
+mod topology;
 
 use crate::Shared;
 use crate::event::{EventType, Recorder, reference};
 use crate::pods::{condition, is_terminal, is_terminating, node_name};
+use backlog::{Backlog, Candidate, Delay};
 use cache::Cache;
 use informer::{Change, Update, Working};
-use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{Binding, Namespace, Node, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Resource};
 use serde_json::json;
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -44,12 +44,9 @@ pub(crate) fn start(shared: &Shared, tasks: &mut JoinSet<()>) {
         clock: shared.clock,
         events: shared.events.named(NAME),
         seed: shared.seed,
-        cache: Cache::default(),
-        pending: BTreeMap::new(),
-        waiting: HashMap::new(),
-        retries: BTreeMap::new(),
+        cache: Cache::new(shared.informers.of::<Namespace>()),
+        backlog: Backlog::default(),
         writing: JoinSet::new(),
-        serial: 0,
     };
     let (pods, nodes) = (shared.informers.of::<Pod>(), shared.informers.of::<Node>());
     tasks.spawn(async move {
@@ -65,30 +62,15 @@ struct Scheduler {
     events: Recorder,
     seed: u64,
     cache: Cache,
-    /// Pods to be placed now, by priority and age.
-    pending: BTreeMap<Rank, Candidate>,
-    /// Pods that fit nowhere, by uid.
-    waiting: HashMap<String, Candidate>,
-    /// When pods are tried again.
-    retries: BTreeMap<(Instant, u64), Candidate>,
+    backlog: Backlog,
     writing: JoinSet<Written>,
-    serial: u64,
-}
-
-type Rank = (Reverse<i32>, Option<Timestamp>, u64);
-
-#[derive(Clone)]
-struct Candidate {
-    pod: Arc<Pod>,
-    failures: u32,
-    /// Held until the pod is bound, or known to fit nowhere.
-    working: Option<Working>,
 }
 
 /// What has become of a write.
 enum Written {
     Bound,
     NotBound(Candidate),
+    Gone(Candidate),
     Told,
 }
 
@@ -107,11 +89,11 @@ impl Scheduler {
                 self.pod_changed(change);
             }
             while self.writing.len() < BINDING
-                && let Some((_, candidate)) = self.pending.pop_first()
+                && let Some(candidate) = self.backlog.next()
             {
                 self.place(candidate);
             }
-            let retry = self.retries.keys().next().map(|(due, _)| *due);
+            let retry = self.backlog.next_due();
             tokio::select! {
                 change = nodes.next() => match change {
                     Some(change) => self.node_changed(change),
@@ -122,70 +104,40 @@ impl Scheduler {
                     None => return,
                 },
                 Some(written) = self.writing.join_next() => self.written(written),
-                () = sleep_until(retry), if retry.is_some() => self.retry_due(),
+                () = sleep_until(retry), if retry.is_some() => self.backlog.release_due(Instant::now()),
             }
         }
     }
 
     fn node_changed(&mut self, Change { update, working }: Change<Node>) {
         if self.cache.node(&update) {
-            self.retry_waiting(&working);
+            self.backlog.release_unschedulable(&working);
         }
     }
 
     fn pod_changed(&mut self, Change { update, working }: Change<Pod>) {
-        let freed = self.cache.pod(&update);
-        let pod = update.object();
-        let uid = uid(pod);
-        let was_waiting = self.waiting.remove(&uid);
-        if freed {
-            self.retry_waiting(&working);
+        // A pod that goes makes room; one that has come may be what another waits to be near.
+        let (pod, uid) = (update.object(), uid(update.object()));
+        let has_come = node_name(pod).is_some() && !self.cache.holds(&uid);
+        if self.cache.pod(&update) || has_come {
+            self.backlog.release_unschedulable(&working);
         }
         match &update {
-            Update::Applied(pod) if wants_a_node(pod) && !self.cache.holds(&uid) => {
-                let is_the_same = |before: &Candidate| {
-                    before.pod.spec == pod.spec && before.pod.metadata.labels == pod.metadata.labels
-                };
-                match was_waiting {
-                    // Only its status has changed, by our own condition: that makes no difference.
-                    Some(before) if is_the_same(&before) => {
-                        self.waiting.insert(uid, Candidate { pod: pod.clone(), ..before });
-                    }
-                    _ => self.add(Candidate { pod: pod.clone(), failures: 0, working: Some(working) }),
+            Update::Applied(pod) if wants_a_node(pod) => {
+                if self.cache.holds(&uid) {
+                    return; // being bound
                 }
+                if let Some(known) = self.backlog.unschedulable(&uid)
+                    && known.pod.spec == pod.spec
+                    && known.pod.metadata.labels == pod.metadata.labels
+                {
+                    // Only its status has changed, by our own condition: that makes no difference.
+                    known.pod = pod.clone();
+                    return;
+                }
+                self.backlog.add(Candidate { pod: pod.clone(), failures: 0, working: Some(working) });
             }
-            _ => {
-                self.pending.retain(|_, candidate| self::uid(&candidate.pod) != uid);
-                self.retries.retain(|_, candidate| self::uid(&candidate.pod) != uid);
-            }
-        }
-    }
-
-    fn add(&mut self, candidate: Candidate) {
-        let priority = candidate.pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0);
-        let created = candidate.pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        let uid = uid(&candidate.pod);
-        self.pending.retain(|_, known| self::uid(&known.pod) != uid);
-        self.retries.retain(|_, known| self::uid(&known.pod) != uid);
-        self.serial += 1;
-        self.pending.insert((Reverse(priority), created, self.serial), candidate);
-    }
-
-    fn retry_waiting(&mut self, working: &Working) {
-        for (_, candidate) in std::mem::take(&mut self.waiting) {
-            self.add(Candidate { working: Some(working.clone()), ..candidate });
-        }
-    }
-
-    fn retry_due(&mut self) {
-        let now = Instant::now();
-        while let Some(entry) = self.retries.first_entry() {
-            if entry.key().0 > now {
-                return;
-            }
-            let candidate = entry.remove();
-            self.waiting.remove(&uid(&candidate.pod));
-            self.add(candidate);
+            _ => self.backlog.remove(&uid),
         }
     }
 
@@ -207,23 +159,21 @@ impl Scheduler {
                     self.writing.spawn(tell(self.client.clone(), pod.clone(), message, now, candidate.working.clone()));
                 }
                 let candidate = Candidate { working: None, ..candidate };
-                self.retry_later(candidate.clone(), UNSCHEDULABLE_FOR);
-                self.waiting.insert(uid(&pod), candidate);
+                self.backlog.delay(candidate, Instant::now() + UNSCHEDULABLE_FOR, Delay::Unschedulable);
             }
         }
     }
 
-    fn retry_later(&mut self, candidate: Candidate, delay: Duration) {
-        self.serial += 1;
-        self.retries.insert((Instant::now() + delay, self.serial), candidate);
-    }
-
     fn written(&mut self, written: Result<Written, tokio::task::JoinError>) {
-        if let Ok(Written::NotBound(candidate)) = written {
-            self.cache.forget(&uid(&candidate.pod));
-            let delay = FIRST_RETRY.saturating_mul(1 << candidate.failures.min(10)).min(LAST_RETRY);
-            let candidate = Candidate { failures: candidate.failures + 1, working: None, ..candidate };
-            self.retry_later(candidate, delay);
+        match written {
+            Ok(Written::NotBound(candidate)) => {
+                self.cache.forget(&uid(&candidate.pod));
+                let delay = FIRST_RETRY.saturating_mul(1 << candidate.failures.min(10)).min(LAST_RETRY);
+                let candidate = Candidate { failures: candidate.failures + 1, working: None, ..candidate };
+                self.backlog.delay(candidate, Instant::now() + delay, Delay::Failed);
+            }
+            Ok(Written::Gone(candidate)) => self.cache.forget(&uid(&candidate.pod)),
+            Ok(Written::Bound | Written::Told) | Err(_) => {}
         }
     }
 }
@@ -273,8 +223,7 @@ async fn bind(client: kube::Client, candidate: Candidate, node: String, events: 
             events.record(reference(&**pod), EventType::Normal, "Scheduled", message);
             Written::Bound
         }
-        // Gone, or bound by somebody else: the informer will tell.
-        Err(error) if error.is_not_found() => Written::Bound,
+        Err(error) if error.is_not_found() => Written::Gone(candidate),
         Err(error) => {
             debug!(pod = name, node, %error, "not bound; will try again");
             if !error.is_conflict() {

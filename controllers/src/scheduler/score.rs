@@ -11,7 +11,8 @@ use std::cmp::Reverse;
 /// Compared from left to right: taints that would rather not, wishes of the pod, siblings on the node, pods on the node, chance.
 pub(super) type Score = (usize, Reverse<i32>, usize, usize, u64);
 
-pub(super) fn score(pod: &Pod, node: &Node, state: &NodeState, seed: u64) -> Score {
+/// The score of a node that fits; `preference` is what the rules between pods add to the pod's own wishes.
+pub(super) fn score(pod: &Pod, node: &Node, state: &NodeState, preference: i32, seed: u64) -> Score {
     let spec = pod.spec.as_ref();
     let tolerations = || spec.iter().flat_map(|spec| spec.tolerations.iter().flatten());
     let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
@@ -28,7 +29,7 @@ pub(super) fn score(pod: &Pod, node: &Node, state: &NodeState, seed: u64) -> Sco
     let siblings = controller_of(&pod.metadata).and_then(|owner| state.owners.get(&owner.uid)).copied().unwrap_or(0);
     // Neither the order in which pods come nor the names of nodes decide between equals: only the seed.
     let chance = format!("{seed}/{}/{}", node.metadata.name.as_deref().unwrap_or_default(), tie(pod));
-    (unwelcome, Reverse(wishes), siblings, state.pods.len(), fnv1a_64(chance.as_bytes()))
+    (unwelcome, Reverse(wishes.saturating_add(preference)), siblings, state.pods.len(), fnv1a_64(chance.as_bytes()))
 }
 
 fn tie(pod: &Pod) -> String {

@@ -22,12 +22,15 @@ pub fn lookup(image: &str) -> Option<Image> {
     let (entrypoint, cmd): (&[&str], &[&str]) = match repository(image) {
         "agnhost" => (&["/agnhost"], &["pause"]),
         "pause" | "pause-amd64" | "pause-arm64" => (&["/pause"], &[]),
-        "busybox" | "alpine" | "bash" | "alpine-curl" | "toybox" => (&[], &["sh"]),
+        "busybox" | "busyboxplus" | "alpine" | "bash" | "toybox" => (&[], &["sh"]),
         "debian" | "ubuntu" | "fedora" => (&[], &["bash"]),
-        "curl" | "curl-multi" => (&["/entrypoint.sh"], &["curl"]),
+        "curl" | "alpine-curl" => (&["/entrypoint.sh"], &["curl"]),
         "jessie-dnsutils" | "dnsutils" => (&[], &["sleep", "infinity"]),
         "dnstools" => (&[], &["sh"]),
         "netshoot" => (&[], &["bash"]),
+        "http-echo" => (&["/http-echo"], &[]),
+        "hello-app" => (&["/hello-app"], &[]),
+        "whoami" if image.contains("traefik/") || image.contains("containous/") => (&["/whoami-server"], &[]),
         _ => return None,
     };
     let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<String>>();
@@ -40,7 +43,7 @@ pub fn lookup(image: &str) -> Option<Image> {
             Bytes::from_static(b"NAME=\"Coracle\"\nID=coracle\nPRETTY_NAME=\"Coracle built-in image\"\n"),
         ),
     ];
-    if repository(image) == "curl" {
+    if entrypoint.contains(&"/entrypoint.sh") {
         files.push(("/etc/curlrc".to_owned(), Bytes::new()));
     }
     Some(Image {

@@ -7,9 +7,11 @@
 //! A tool is a function over a [`Container`] in the table of its family. What it does not do is not in its usage.
 
 mod agnhost;
+mod awk;
 mod changing;
 mod clock;
 mod curl;
+mod demo;
 mod dig;
 mod escapes;
 mod grep;
@@ -112,8 +114,10 @@ pub fn builtins() -> Arc<dyn Programs> {
         let mut programs: BTreeMap<&'static str, Arc<dyn Program>> = BTreeMap::new();
         let families = [
             agnhost::TOOLS,
+            awk::TOOLS,
             changing::TOOLS,
             curl::TOOLS,
+            demo::TOOLS,
             dig::TOOLS,
             grep::TOOLS,
             launch::TOOLS,

@@ -35,7 +35,7 @@ pub(super) fn echo(operands: &[String]) -> (Vec<u8>, bool) {
 
 /// The bytes that `printf` prints, and what it complains of.
 pub(super) fn printf(format: &str, values: &[String]) -> (Vec<u8>, Vec<String>) {
-    let mut printer = Printer { bytes: Vec::new(), errors: Vec::new(), values, used: 0, ended: false };
+    let mut printer = Printer { bytes: Vec::new(), errors: Vec::new(), values, used: 0, ended: false, lenient: false };
     for _ in 0..ROUNDS {
         let before = printer.used;
         printer.round(format);
@@ -47,12 +47,29 @@ pub(super) fn printf(format: &str, values: &[String]) -> (Vec<u8>, Vec<String>) 
     (printer.bytes, printer.errors)
 }
 
+/// `printf` of awk: the format is used once, its escapes are done, numbers lose their fractions where whole ones are wanted.
+pub(super) fn awk_printf(format: &str, values: &[String]) -> Vec<u8> {
+    let mut printer = Printer { bytes: Vec::new(), errors: Vec::new(), values, used: 0, ended: false, lenient: true };
+    let mut rest = format;
+    while let Some(at) = rest.find('%') {
+        printer.bytes.extend_from_slice(&rest.as_bytes()[..at]);
+        if printer.ended {
+            return printer.bytes;
+        }
+        rest = printer.conversion(&rest[at + 1..]);
+    }
+    printer.bytes.extend_from_slice(rest.as_bytes());
+    printer.bytes
+}
+
 struct Printer<'a> {
     bytes: Vec<u8>,
     errors: Vec<String>,
     values: &'a [String],
     used: usize,
     ended: bool,
+    /// Numbers may have fractions, units and the like behind them.
+    lenient: bool,
 }
 
 impl Printer<'_> {
@@ -192,7 +209,13 @@ impl Printer<'_> {
 
     fn integer(&mut self) -> i64 {
         let value = self.next();
-        let text = value.trim();
+        let mut text = value.trim();
+        if self.lenient {
+            let digits = text.trim_start_matches(['-', '+']);
+            let length = digits.chars().take_while(char::is_ascii_digit).count();
+            text = &text[..text.len() - digits.len() + length];
+            return text.parse().unwrap_or(0);
+        }
         if let Some(character) = text.strip_prefix(['\'', '"']) {
             return character.chars().next().map_or(0, |c| i64::from(u32::from(c)));
         }
@@ -224,6 +247,9 @@ impl Printer<'_> {
         match value.trim() {
             "" => 0.0,
             text => text.parse().unwrap_or_else(|_| {
+                if self.lenient {
+                    return 0.0;
+                }
                 self.errors.push(format!("invalid number '{value}'"));
                 0.0
             }),

@@ -1,4 +1,5 @@
-//! `sed`: addresses, `s`, `y`, `d`, `p`, `q`, `n`, `a`, `i`, `c`, `=` and blocks. No branches and no hold space beyond `g G h H x`.
+//! `sed`: addresses, `s`, `y`, `d`, `p`, `q`, `a`, `i`, `c`, `=`, the hold space and blocks. Not here: branches, and the commands
+//! that read lines themselves (`n`, `N`).
 
 use super::Tool;
 use super::grep::{basic_expression, extended_expression};
@@ -39,7 +40,6 @@ enum Action {
     Delete,
     Print,
     Quit(i32),
-    Next,
     Append(String),
     Insert(String),
     Change(String),
@@ -206,7 +206,6 @@ impl Reader<'_> {
                 self.rest = self.rest.trim_start_matches(' ');
                 Action::Quit(self.number().unwrap_or(0) as i32)
             }
-            'n' | 'N' => Action::Next,
             '=' => Action::Number,
             'h' | 'H' | 'g' | 'G' | 'x' => Action::Hold(name),
             'a' | 'i' | 'c' => {
@@ -420,7 +419,6 @@ fn execute(commands: &mut [Command], place: &Place, cycle: &mut Cycle, hold: &mu
                 cycle.quit = Some(*status);
                 return true;
             }
-            Action::Next => return true,
             Action::Append(text) => cycle.after.extend_from_slice(format!("{text}\n").as_bytes()),
             Action::Insert(text) => cycle.before.extend_from_slice(format!("{text}\n").as_bytes()),
             Action::Change(text) => {
