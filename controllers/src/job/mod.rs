@@ -81,6 +81,9 @@ impl Controller for JobController {
         };
         let now = session.shared.clock.now();
         let plan = plan(&job, &pods, &ended, now);
+        if let Some(ended) = self.ended.lock().get_mut(key) {
+            plan.delete.iter().for_each(|pod| ended.dismiss(pod));
+        }
         self.carry_out(session, &job, &plan).await?;
         if let Some((kind, reason, message)) = &plan.event {
             session.event(&*job, *kind, reason, message.clone());
