@@ -1,6 +1,6 @@
 //! Jobs: pods until enough of them have succeeded.
 //!
-//! [`plan`] decides from the job, its pods and the count of those that ended; the controller around it claims pods, writes,
+//! [`mod@plan`] decides from the job, its pods and the count of those that ended; the controller around it claims pods, writes,
 //! and remembers what it has counted.
 //!
 //! Unlike kube-controller-manager we put no tracking finalizer on pods: what has ended is remembered per process by uid,

@@ -111,7 +111,7 @@ async fn what_leaves_by_a_raw_port_has_complete_checksums_and_fits_the_mtu() {
         assert_eq!(data.seq_number, expected);
         assert!(data.payload.iter().all(|byte| *byte == 7));
         received += data.payload.len();
-        expected = expected + data.payload.len();
+        expected += data.payload.len();
     }
     drop(client.await.unwrap());
 }
@@ -250,28 +250,34 @@ fn seedling() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
+/// Makes the checksums of a packet right, if it can be read that far.
+pub(crate) fn repair(packet: &mut [u8]) {
+    let Ok(mut ip) = Ipv4Packet::new_checked(packet) else { return };
+    ip.fill_checksum();
+    let (src, dst) = (IpAddress::Ipv4(ip.src_addr()), IpAddress::Ipv4(ip.dst_addr()));
+    match ip.next_header() {
+        IpProtocol::Tcp if ip.payload_mut().len() >= 20 => {
+            TcpPacket::new_unchecked(ip.payload_mut()).fill_checksum(&src, &dst);
+        }
+        IpProtocol::Udp => {
+            if let Ok(mut udp) = UdpPacket::new_checked(ip.payload_mut()) {
+                udp.fill_checksum(&src, &dst);
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Damages single bytes and, mostly, repairs the checksums, so that the damage gets past the door.
 fn damaged() -> impl Strategy<Value = Vec<u8>> {
     (seedling(), proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4), any::<bool>()).prop_map(
-        |(mut packet, damage, repair)| {
+        |(mut packet, damage, is_repaired)| {
             for (at, byte) in damage {
                 let at = at.index(packet.len());
                 packet[at] = byte;
             }
-            if repair && let Ok(mut ip) = Ipv4Packet::new_checked(&mut packet) {
-                ip.fill_checksum();
-                let (src, dst) = (IpAddress::Ipv4(ip.src_addr()), IpAddress::Ipv4(ip.dst_addr()));
-                match ip.next_header() {
-                    IpProtocol::Tcp if ip.payload_mut().len() >= 20 => {
-                        TcpPacket::new_unchecked(ip.payload_mut()).fill_checksum(&src, &dst);
-                    }
-                    IpProtocol::Udp => {
-                        if let Ok(mut udp) = UdpPacket::new_checked(ip.payload_mut()) {
-                            udp.fill_checksum(&src, &dst);
-                        }
-                    }
-                    _ => {}
-                }
+            if is_repaired {
+                repair(&mut packet);
             }
             packet
         },
