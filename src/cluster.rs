@@ -116,6 +116,10 @@ impl Default for Builder {
 /// Events are forgotten after an hour, as upstream's are.
 const EVENT_TTL: Duration = Duration::from_secs(3600);
 
+/// How often the cluster's DNS is asked at the start, and how long each answer is waited for.
+const DNS_TRIES: u32 = 20;
+const DNS_PATIENCE: Duration = Duration::from_millis(500);
+
 /// Most nodes that fit into the address plan.
 const MOST_NODES: u32 = 200;
 
@@ -492,10 +496,23 @@ impl Cluster {
         }
     }
 
-    /// Asks the cluster's DNS for the API's own name, over the network, until it answers.
+    /// Asks the cluster's DNS for the API's own name, over the network and through its Service, until it answers.
     async fn wait_for_dns(&self) -> Result<()> {
         self.settled().await;
-        Ok(())
+        let socket = self.gateway.host().udp_bind(0)?;
+        let server = SocketAddr::from((self.addresses.dns(), 53));
+        let question = in_process::dns_question(&format!("kubernetes.default.svc.{ZONE}"));
+        let mut answer = [0; 512];
+        for _ in 0..DNS_TRIES {
+            socket.send_to(&question, server).await?;
+            let received = tokio::time::timeout(DNS_PATIENCE, socket.recv_from(&mut answer)).await;
+            if let Ok(Ok((length, _))) = received
+                && in_process::answers(&question, &answer[..length])
+            {
+                return Ok(());
+            }
+        }
+        anyhow::bail!("{server} has not answered {DNS_TRIES} questions")
     }
 
     /// Stops everything, in reverse order, and waits for it. The state on disk is complete.

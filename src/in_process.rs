@@ -53,3 +53,25 @@ impl Program for DnsServer {
         }
     }
 }
+
+/// A DNS message that asks for the IPv4 addresses of `name` (RFC 1035, 4.1).
+pub(crate) fn dns_question(name: &str) -> Vec<u8> {
+    // Id, recursion desired, one question.
+    let mut message = vec![0xC0, 0xDE, 0x01, 0x00, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        message.push(label.len() as u8);
+        message.extend_from_slice(label.as_bytes());
+    }
+    // The root, type A, class IN.
+    message.extend_from_slice(&[0, 0, 1, 0, 1]);
+    message
+}
+
+/// Whether this is an answer to that question, without an error and with at least one record.
+pub(crate) fn answers(question: &[u8], answer: &[u8]) -> bool {
+    answer.len() > 12
+        && answer[..2] == question[..2]
+        && answer[2] & 0x80 != 0
+        && answer[3] & 0x0F == 0
+        && u16::from_be_bytes([answer[6], answer[7]]) > 0
+}

@@ -118,7 +118,7 @@ impl Remote {
             return Ok(vec![resource.clone()]);
         }
         let in_category: Vec<Resource> =
-            all.into_iter().filter(|resource| resource.categories.iter().any(|category| *category == wanted)).collect();
+            all.into_iter().filter(|resource| resource.categories.contains(&wanted)).collect();
         if in_category.is_empty() {
             let hint = Hint(
                 "`coracle get --help` shows the form; resource types are those of `kubectl api-resources`".to_owned(),
