@@ -5,7 +5,8 @@
 //! and the end of connections. The handles that programs hold are in [`stream`](crate::stream); who a segment belongs to
 //! is found in [`host`](crate::host).
 //!
-//! Follows RFC 9293; smoltcp's delayed ACK and Nagle are off, and its user timeout is not used (it ends idle connections).
+//! Follows RFC 9293. Of smoltcp's options, Nagle is off, delayed ACK is off since we know better when a program has nothing
+//! to answer, and so is the user timeout, which would end idle connections.
 
 use crate::arena::Id;
 use crate::core::{Core, Queued};
@@ -28,6 +29,10 @@ pub(crate) type ConnectionId = Id<Connection>;
 
 /// A receiver announces its window again when it has read so much.
 const WINDOW_STEP: usize = BUFFER / 4;
+/// Segments up to this size may be acknowledged with the answer to them.
+const SHORT: usize = 16 * 1024;
+/// How long a program may think before they are acknowledged without one (RFC 1122, 4.2.3.2, allows half a second).
+const ACK_DELAY: Duration = Duration::from_millis(40);
 /// From the first SYN to giving up: five transmissions, 1 s + 2 s + 4 s + 8 s + 16 s.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(31);
 /// How long unacknowledged data is retransmitted; about what 15 retransmissions take on Linux.
@@ -65,6 +70,8 @@ pub(crate) struct Connection {
     is_dirty: bool,
     /// Whether the demultiplexer knows it.
     is_known: bool,
+    /// An acknowledgement is due, and waits for the program's next move.
+    pub(crate) owes_ack: bool,
     /// What the program has read since the window was last announced.
     unannounced: usize,
     /// When the socket wants to be polled.
@@ -95,6 +102,7 @@ impl Connection {
 
     /// Notes what the segment just queued acknowledges.
     fn has_said(&mut self, inbox: &VecDeque<Queued>) {
+        self.owes_ack = false;
         if let Some(sent) = inbox.back() {
             let transport = if self.key.is_v4() { 20 } else { 40 };
             self.said = be32(sent.packet.bytes(), transport + 8);
@@ -136,6 +144,7 @@ impl Core {
             is_orphan: false,
             is_dirty: false,
             is_known: true,
+            owes_ack: false,
             unannounced: 0,
             poll_at: None,
             limit: Some(self.now + HANDSHAKE_TIMEOUT),
@@ -197,7 +206,8 @@ impl Core {
         let mut link = Link { received: Some(packet.bytes()), pool, inbox, from: connection.port, sender: id };
         let queued = link.inbox.len();
         host.interface.poll_ingress_single(time, &mut link, connection.socket.set_mut());
-        if inbox.len() > queued {
+        let has_answered = inbox.len() > queued;
+        if has_answered {
             connection.has_said(inbox);
         }
         connection.progress = *now;
@@ -218,7 +228,23 @@ impl Core {
                 connection.socket_mut().abort();
             }
         }
+        let data = header.end - header.transport - usize::from(packet.bytes()[header.transport + 12] >> 4) * 4;
+        let may_wait = after == State::Established
+            && (1..=SHORT).contains(&data)
+            && header.flags & flag::FIN == 0
+            && !has_answered
+            && !connection.is_dirty
+            && connection.reader.is_some()
+            && connection.socket().send_queue() == 0;
         self.pool.put(packet);
+        if may_wait {
+            // A program waits for this. What it answers will carry the acknowledgement, and if it waits again without
+            // an answer, it is sent then.
+            if let Some(connection) = self.connections.get_mut(id) {
+                connection.owes_ack = true;
+            }
+            return self.settle(id);
+        }
         self.touch(id);
     }
 
@@ -330,6 +356,9 @@ impl Core {
             let micros = u64::try_from(at.total_micros()).unwrap_or(0);
             (*start + Duration::from_micros(micros)).max(*now)
         });
+        if connection.owes_ack {
+            connection.poll_at = Some(*now + ACK_DELAY);
+        }
         let is_owing = socket.send_queue() > 0 || matches!(state, State::FinWait1 | State::Closing | State::LastAck);
         if connection.poll_at.is_some() || !is_owing {
             connection.revivals = None;
