@@ -260,6 +260,21 @@ mod tests {
     }
 
     #[test]
+    fn what_the_type_does_not_say_is_kept_for_documents() {
+        let schema = json!({"type": "object", "description": "A backup.", "properties": {
+            "mode": {"type": "string", "enum": ["full"], "default": "full"},
+            "spec": {"type": "object", "minProperties": 1}}});
+        let object = object_type("x.Backup", &schema).expect("structural");
+        let said = |keywords: &Keywords| keywords.as_deref().cloned().map(Value::Object);
+        assert_eq!(said(&object.keywords), Some(json!({"description": "A backup."})));
+        assert_eq!(said(&object.field("mode").expect("a field").keywords), Some(json!({"enum": ["full"]})));
+        let Type::Object { schema: spec, .. } = &object.field("spec").expect("a field").ty else { panic!("an object") };
+        assert_eq!(said(&spec.keywords), Some(json!({"minProperties": 1})));
+        assert_eq!((spec.name.as_ref(), spec.short_name()), ("x.Backup#spec", "Backup"));
+        assert_eq!(list_type(&object).name, "x.BackupList");
+    }
+
+    #[test]
     fn what_is_not_structural_is_named_with_its_path() {
         let refused = |schema: Value| object_type("x", &schema).expect_err("not structural");
         assert_eq!(

@@ -292,6 +292,33 @@ mod tests {
     }
 
     #[test]
+    fn rule_12_3_networks_and_names_are_sets_of_1_to_25_without_named_ports() {
+        let egress = |action: &str, peer: Value| json!({"egress": [{"action": action, "to": [peer]}]});
+        refused(egress("Accept", json!({"domainNames": ["example.com", "*.a_b.example.com."]})), &[]);
+        refused(
+            egress("Accept", json!({"domainNames": ["localhost", "a.*.b", "-a.b"]})),
+            &["localhost", "a.*.b", "-a.b"].map(|name| {
+                let index = ["localhost", "a.*.b", "-a.b"].iter().position(|known| *known == name).unwrap();
+                format!("spec.egress[0].to[0].domainNames[{index}]: Invalid value: {name:?}: must be a domain name of at least two labels, such as 'example.com' or '*.example.com'")
+            }).each_ref().map(String::as_str),
+        );
+        refused(
+            egress("Deny", json!({"networks": ["10.0.0.0/8", "10.0.0.0/8"]})),
+            &["spec.egress[0].to[0].networks[1]: Duplicate value: \"10.0.0.0/8\""],
+        );
+        refused(
+            egress("Deny", json!({"networks": []})),
+            &["spec.egress[0].to[0].networks: Required value: must have at least 1 item"],
+        );
+        refused(
+            json!({"egress": [{"action": "Deny", "to": [{"networks": ["10.0.0.0/8"]}], "protocols": [{"destinationNamedPort": "web"}]}]}),
+            &[
+                "spec.egress[0].to[0]: Forbidden: networks, nodes and domainNames have no named ports and may not be used with `destinationNamedPort`",
+            ],
+        );
+    }
+
+    #[test]
     fn rule_12_6_a_policy_is_shown_with_tier_and_priority() {
         assert_eq!(row_of(GROUP, "ClusterNetworkPolicy", &policy(json!({}))), "p | Admin | 10 | 3h5m");
     }
