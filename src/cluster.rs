@@ -26,6 +26,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 use store::{EmbeddedStore, MemoryStore, Store};
 use tokio::task::JoinSet;
 
@@ -112,6 +113,9 @@ impl Default for Builder {
     }
 }
 
+/// Events are forgotten after an hour, as upstream's are.
+const EVENT_TTL: Duration = Duration::from_secs(3600);
+
 /// Most nodes that fit into the address plan.
 const MOST_NODES: u32 = 200;
 
@@ -182,7 +186,7 @@ impl Builder {
             ),
             None => None,
         };
-        let seed = self.seed.unwrap_or_else(|| rand::random());
+        let seed = self.seed.unwrap_or_else(rand::random);
         let start = k8s_openapi::jiff::Timestamp::now();
         let clock = Clock::starting_at(start);
         let (store, embedded) = open_store(self.data_dir.as_deref()).await?;
@@ -224,6 +228,8 @@ impl Builder {
             Informers::new(client(&api, UserInfo::new("system:kube-controller-manager", &[])), activity.clone());
         let network = Network::new(netstack::Config { mtu: 1500, seed });
         let mut tasks = JoinSet::new();
+        let expiring = api.clone();
+        tasks.spawn(async move { expiring.expire_events(EVENT_TTL).await });
         let nodes: Vec<(String, IpAddr)> =
             (1..=self.nodes).map(|index| (format!("node-{index}"), self.addresses.node(index).into())).collect();
         let gateway_addresses = vec![self.addresses.gateway.into()];
@@ -284,7 +290,6 @@ impl Builder {
                     "{}/{}",
                     self.addresses.load_balancers.0, self.addresses.load_balancers.1
                 )],
-                ..controllers::Config::default()
             },
         );
         progress("controllers");

@@ -10,8 +10,7 @@ pub(crate) struct Kind {
     pub(crate) has_delete_collection: bool,
 }
 
-/// Every kind that can be listed, watched and deleted, in its preferred version. Events are left out: they belong to
-/// nobody and go by themselves.
+/// Every kind that can be listed, watched and deleted, in its preferred version.
 pub(crate) async fn kinds(client: &kube::Client) -> Result<Vec<Kind>, kube::Error> {
     let discovery = match Discovery::new(client.clone()).run_aggregated().await {
         // A server without aggregated discovery answers with another document, in which nothing is found.
@@ -24,7 +23,6 @@ pub(crate) async fn kinds(client: &kube::Client) -> Result<Vec<Kind>, kube::Erro
         .filter(|(_, capabilities)| {
             [verbs::LIST, verbs::WATCH, verbs::DELETE].iter().all(|verb| capabilities.supports_operation(verb))
         })
-        .filter(|(resource, _)| resource.kind != "Event")
         .map(|(resource, capabilities)| Kind {
             is_namespaced: capabilities.scope == Scope::Namespaced,
             has_delete_collection: capabilities.supports_operation(verbs::DELETE_COLLECTION),

@@ -43,7 +43,7 @@ struct EndpointsController {
 }
 
 impl Controller for EndpointsController {
-    const NAME: &'static str = "endpoints-controller";
+    const NAME: &'static str = "endpoint-controller";
 
     async fn reconcile(&self, session: &Session, key: &Key) -> Result<Next> {
         let existing = self.endpoints.get(&key.namespace, &key.name);

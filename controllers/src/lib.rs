@@ -1,8 +1,8 @@
 //! The controller manager and the scheduler: from what is wanted to the objects which bring it about.
 //!
 //! Everything here is a client of the API, over `kube` and the shared informers. A controller is a queue of keys
-//! ([`queue`]), a reconcile per key which first decides (a pure function of what the informers show) and then writes
-//! through a [`session::Session`]. What pods do on a node is the kubelet's; what packets do is the proxy's.
+//! (`queue`), a reconcile per key which first decides (a pure function of what the informers show) and then writes
+//! through a `session::Session`. What pods do on a node is the kubelet's; what packets do is the proxy's.
 
 mod clock;
 mod cron_job;
@@ -28,6 +28,7 @@ mod replica_set;
 mod scheduler;
 mod session;
 mod stateful_set;
+mod volume_binding;
 
 pub use clock::Clock;
 
@@ -89,6 +90,7 @@ pub fn start(client: kube::Client, informers: Informers, config: Config) -> Cont
     job::start(&shared, &mut tasks);
     cron_job::start(&shared, &mut tasks);
     disruption_budget::start(&shared, &mut tasks);
+    volume_binding::start(&shared, &mut tasks);
     pod_collection::start(&shared, &mut tasks);
     node_lifecycle::start(&shared, &mut tasks);
     load_balancer::start(&shared, &config, &mut tasks);
@@ -116,7 +118,7 @@ impl Shared {
 
 /// One controller: how it reconciles a key.
 pub(crate) trait Controller: Send + Sync + 'static {
-    /// Its name in the logs.
+    /// Its name in the logs and, as kube-controller-manager's, in the events.
     const NAME: &'static str;
     /// How many keys it works on at the same time.
     const WORKERS: usize = 16;
@@ -129,7 +131,7 @@ pub(crate) trait Controller: Send + Sync + 'static {
 async fn run<C: Controller>(shared: Shared, queue: Queue<Key>, controller: C) {
     let controller = Arc::new(controller);
     let reconcile = |key: Key| {
-        let (controller, session) = (controller.clone(), Session::new(shared.clone()));
+        let (controller, session) = (controller.clone(), Session::new(&shared, C::NAME));
         async move {
             let outcome = controller.reconcile(&session, &key).await;
             session.echoed().await;

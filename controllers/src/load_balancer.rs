@@ -71,7 +71,7 @@ struct LoadBalancerController {
 }
 
 impl Controller for LoadBalancerController {
-    const NAME: &'static str = "service-lb-controller";
+    const NAME: &'static str = "service-controller";
     /// One at a time: an address is free until the informer shows who has it.
     const WORKERS: usize = 1;
 

@@ -138,19 +138,40 @@ fn give_up(node: &mut Node, now: Timestamp) {
     }
 }
 
-/// The taints that the node's Ready condition calls for, beside those that others have set.
+/// Conditions that keep new pods away, with the taint each is told by.
+const PRESSURE: [(&str, &str); 4] = [
+    ("MemoryPressure", "node.kubernetes.io/memory-pressure"),
+    ("DiskPressure", "node.kubernetes.io/disk-pressure"),
+    ("PIDPressure", "node.kubernetes.io/pid-pressure"),
+    ("NetworkUnavailable", "node.kubernetes.io/network-unavailable"),
+];
+const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+
+/// The taints that the node's conditions and its cordon call for, beside those that others have set.
 fn taints(node: &Node, now: Timestamp) -> Vec<Taint> {
-    let present = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
-    let wanted = match ready(node).map(|ready| ready.status.as_str()) {
-        Some("False") => Some(NOT_READY),
-        Some("Unknown") => Some(UNREACHABLE),
+    let mut wanted: Vec<(&str, &str)> = vec![];
+    match ready(node).map(|ready| ready.status.as_str()) {
+        Some("False") => wanted.extend([(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")]),
+        Some("Unknown") => wanted.extend([(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")]),
         // Before a kubelet has reported nothing is known against the node.
-        _ => None,
+        _ => {}
+    }
+    let conditions = || node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    for (type_, key) in PRESSURE {
+        if conditions().any(|condition| condition.type_ == type_ && condition.status == "True") {
+            wanted.push((key, "NoSchedule"));
+        }
+    }
+    if node.spec.as_ref().is_some_and(|spec| spec.unschedulable == Some(true)) {
+        wanted.push((UNSCHEDULABLE, "NoSchedule"));
+    }
+    let is_ours = |taint: &Taint| {
+        [NOT_READY, UNREACHABLE, UNSCHEDULABLE].contains(&taint.key.as_str())
+            || PRESSURE.iter().any(|(_, key)| *key == taint.key)
     };
-    let (own, mut taints): (Vec<Taint>, Vec<Taint>) =
-        present.into_iter().partition(|taint| taint.key == NOT_READY || taint.key == UNREACHABLE);
-    for effect in ["NoSchedule", "NoExecute"] {
-        let Some(key) = wanted else { continue };
+    let present = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
+    let (own, mut taints): (Vec<Taint>, Vec<Taint>) = present.into_iter().partition(is_ours);
+    for (key, effect) in wanted {
         let known = own.iter().find(|taint| taint.key == key && taint.effect == effect).cloned();
         taints.push(known.unwrap_or_else(|| Taint {
             key: key.to_owned(),
@@ -251,6 +272,15 @@ mod tests {
             ["node.kubernetes.io/unreachable:NoSchedule", "node.kubernetes.io/unreachable:NoExecute"]
         );
         assert_eq!(shown(&node(Some("True"), before)), [""; 0]);
+    }
+
+    #[test]
+    fn a_cordoned_node_is_tainted_too() {
+        let mut cordoned = node(Some("True"), json!([]));
+        cordoned.spec.as_mut().expect("a spec").unschedulable = Some(true);
+        assert_eq!(shown(&cordoned), ["node.kubernetes.io/unschedulable:NoSchedule"]);
+        let open = node(Some("True"), json!([{"key": UNSCHEDULABLE, "effect": "NoSchedule"}]));
+        assert_eq!(shown(&open), [""; 0]);
     }
 
     #[test]

@@ -123,8 +123,10 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(shared: Shared) -> Self {
-        Session { shared, echoes: Mutex::default() }
+    /// A session of the component with that name.
+    pub(crate) fn new(shared: &Shared, component: &'static str) -> Self {
+        let events = shared.events.named(component);
+        Session { shared: Shared { events, ..shared.clone() }, echoes: Mutex::default() }
     }
 
     /// Creates an object.

@@ -57,10 +57,8 @@ pub(crate) struct Forwarded {
 
 /// What is known here about a name.
 enum Local {
-    Found {
-        found: Found,
-        soa: Option<Record>,
-    },
+    /// This; and if that is nothing, the zone in which there is nothing.
+    Found(Found, Option<Name>),
     /// The zone is not complete yet.
     Unknown,
     Elsewhere,
@@ -111,8 +109,8 @@ impl Resolver {
         let zone = self.zone.load();
         let mut owner = asked.clone();
         while reply.message.answers.len() <= MAX_CHAIN {
-            let (found, soa) = match self.local(&zone, &owner, kind) {
-                Local::Found { found, soa } => (found, soa),
+            let (found, within) = match self.local(&zone, &owner, kind) {
+                Local::Found(found, within) => (found, within),
                 Local::Unknown => {
                     reply.message.answers.clear();
                     return Begun::Done(reply.with_code(ResponseCode::ServFail));
@@ -148,7 +146,7 @@ impl Resolver {
                     if found == Found::NxDomain {
                         message.metadata.response_code = ResponseCode::NXDomain;
                     }
-                    message.authorities.extend(soa);
+                    message.authorities.extend(within.map(|owner| zone.soa(owner)));
                     return Begun::Done(reply);
                 }
             }
@@ -158,20 +156,17 @@ impl Resolver {
 
     fn local(&self, zone: &Zone, name: &Name, kind: RecordType) -> Local {
         if let Some(found) = self.hosts.lookup(name, kind, self.ttl) {
-            return Local::Found { found, soa: None };
+            return Local::Found(found, None);
         }
         if zone.contains(name) {
             if !zone.complete {
                 return Local::Unknown;
             }
-            return Local::Found { found: zone.lookup(name, kind), soa: Some(zone.soa(zone.origin.clone())) };
+            return Local::Found(zone.lookup(name, kind), Some(zone.origin.clone()));
         }
         let Some(reverse) = labels(name).and_then(|labels| ReverseName::of(&labels)) else { return Local::Elsewhere };
         match zone.reverse_lookup(&reverse, kind) {
-            Some(found) => {
-                let owner = Name::from_ascii(reverse.zone).unwrap_or_default();
-                Local::Found { found, soa: Some(zone.soa(owner)) }
-            }
+            Some(found) => Local::Found(found, Name::from_ascii(reverse.zone).ok()),
             None if reverse.address.is_some() && !zone.complete => Local::Unknown,
             None => Local::Elsewhere,
         }

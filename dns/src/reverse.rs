@@ -14,10 +14,9 @@ pub(crate) struct ReverseName {
 impl ReverseName {
     /// Reads a name's labels, in lower case.
     pub(crate) fn of(labels: &[String]) -> Option<ReverseName> {
-        let (arpa, rest) = labels.split_last().filter(|(last, _)| *last == "arpa")?;
-        debug_assert_eq!(arpa, "arpa");
-        let (family, digits) = rest.split_last()?;
+        let [digits @ .., family, top] = labels else { return None };
         match family.as_str() {
+            _ if top != "arpa" => None,
             "in-addr" => Some(ReverseName { zone: "in-addr.arpa.", address: v4(digits).map(IpAddr::V4) }),
             "ip6" => Some(ReverseName { zone: "ip6.arpa.", address: v6(digits).map(IpAddr::V6) }),
             _ => None,

@@ -3,7 +3,7 @@
 use crate::{Activity, Working};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, ListParams, WatchEvent, WatchParams};
+use kube::api::{Api, ApiResource, DynamicObject, ListParams, WatchEvent, WatchParams};
 use parking_lot::{Mutex, RwLock};
 use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, HashMap};
@@ -11,6 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
+
+/// How long to wait before a list-watch that failed begins anew.
+const RESTART: Duration = Duration::from_millis(100);
 
 /// What can be informed about: every k8s-openapi type with metadata.
 pub trait Resource:
@@ -216,32 +219,52 @@ impl<K: Resource> Informer<K> {
         self.0.synced.send_replace(true);
     }
 
-    /// Lists, then watches, for ever; lists again when the watch's past is gone.
-    async fn run(self, api: Api<K>) {
+    /// Lists, then watches, for ever; lists again when the watch's past is gone. Once an object could not be read, each is read on
+    /// its own: a bad one must not hide all others of its kind.
+    async fn run(self, client: kube::Client) {
+        let api: Api<K> = Api::all(client.clone());
+        let lenient: Api<DynamicObject> = Api::all_with(client, &ApiResource::erase::<K>(&()));
+        let mut strict = true;
         loop {
-            if let Err(error) = self.follow(&api).await {
-                debug!(kind = std::any::type_name::<K>(), %error, "list-watch restarts");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+            let ended =
+                if strict { self.follow(&api, Some).await } else { self.follow(&lenient, read_leniently::<K>).await };
+            match ended {
+                Ok(()) => {}
+                Err(kube::Error::SerdeError(error)) if strict => {
+                    warn!(kind = std::any::type_name::<K>(), %error, "an object cannot be read; the others are read one by one");
+                    strict = false;
+                }
+                Err(error) => {
+                    debug!(kind = std::any::type_name::<K>(), %error, "list-watch restarts");
+                    tokio::time::sleep(RESTART).await;
+                }
             }
         }
     }
 
-    async fn follow(&self, api: &Api<K>) -> Result<(), kube::Error> {
+    async fn follow<R>(&self, api: &Api<R>, read: fn(R) -> Option<K>) -> Result<(), kube::Error>
+    where
+        R: kube::Resource + serde::de::DeserializeOwned + Clone + std::fmt::Debug,
+    {
         let list = api.list(&ListParams::default()).await?;
         let mut version = list.metadata.resource_version.unwrap_or_default();
-        self.replace(list.items, version.parse().unwrap_or(0));
+        self.replace(list.items.into_iter().filter_map(read).collect(), version.parse().unwrap_or(0));
         loop {
             let params = WatchParams::default().timeout(290);
             let mut events = api.watch(&params, &version).await?.boxed();
             while let Some(event) = events.try_next().await? {
                 match event {
                     WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                        version = object.metadata().resource_version.clone().unwrap_or(version);
-                        self.apply(object);
+                        version = object.meta().resource_version.clone().unwrap_or(version);
+                        if let Some(object) = read(object) {
+                            self.apply(object);
+                        }
                     }
                     WatchEvent::Deleted(object) => {
-                        version = object.metadata().resource_version.clone().unwrap_or(version);
-                        self.delete(object);
+                        version = object.meta().resource_version.clone().unwrap_or(version);
+                        if let Some(object) = read(object) {
+                            self.delete(object);
+                        }
                     }
                     WatchEvent::Bookmark(bookmark) => version = bookmark.metadata.resource_version,
                     WatchEvent::Error(status) if status.code == 410 => return Ok(()),
@@ -254,6 +277,15 @@ impl<K: Resource> Informer<K> {
             }
         }
     }
+}
+
+fn read_leniently<K: Resource>(object: DynamicObject) -> Option<K> {
+    let (namespace, name) = (object.metadata.namespace.clone(), object.metadata.name.clone());
+    let read = serde_json::to_value(object).and_then(serde_json::from_value);
+    let told = read.inspect_err(|error| {
+        warn!(kind = std::any::type_name::<K>(), namespace, name, %error, "an object cannot be read and is passed over");
+    });
+    told.ok()
 }
 
 fn key_of<K: Resource>(object: &K) -> ObjectKey {
@@ -301,7 +333,7 @@ impl Informers {
         let entry = running.entry(TypeId::of::<K>()).or_insert_with(|| {
             let informer = Informer::<K>::new(self.0.activity.clone());
             let applied = informer.0.applied.subscribe();
-            let task = tokio::spawn(informer.clone().run(Api::all(self.0.client.clone())));
+            let task = tokio::spawn(informer.clone().run(self.0.client.clone()));
             Running { informer: Box::new(informer), applied, task }
         });
         entry.informer.downcast_ref::<Informer<K>>().expect("entries are keyed by their type").clone()
@@ -323,5 +355,67 @@ impl Informers {
     /// Ends every list-watch.
     pub fn stop(&self) {
         self.0.running.lock().clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    type Response = http::Response<kube::client::Body>;
+
+    /// A server with these objects, whose watches say nothing.
+    fn serving(items: &'static str) -> kube::Client {
+        let answer = move |request: http::Request<kube::client::Body>| async move {
+            let watched = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+            let list = format!(
+                r#"{{"kind":"ConfigMapList","apiVersion":"v1","metadata":{{"resourceVersion":"7"}},"items":[{items}]}}"#
+            );
+            if watched {
+                return std::future::pending::<Result<Response, std::convert::Infallible>>().await;
+            }
+            Ok(Response::new(kube::client::Body::from(list.into_bytes())))
+        };
+        kube::Client::new(tower::service_fn(answer), "default")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_that_cannot_be_read_does_not_hide_the_others() {
+        let client = serving(
+            r#"{"metadata":{"name":"good","namespace":"a"},"data":{"k":"v"}},{"metadata":{"name":"bad","namespace":"a"},"data":{"k":7}}"#,
+        );
+        let informers = Informers::new(client, Activity::default());
+        let maps = informers.of::<ConfigMap>();
+        maps.synced().await;
+        assert!(maps.get("a", "good").is_some());
+        assert!(maps.get("a", "bad").is_none());
+        assert_eq!(maps.applied(), 7);
+    }
+
+    #[tokio::test]
+    async fn a_subscriber_is_told_what_exists_and_then_every_change() {
+        let activity = Activity::default();
+        let informer = Informer::<ConfigMap>::detached(activity.clone());
+        let named = |name: &str| {
+            let metadata = ObjectMeta { name: Some(name.into()), namespace: Some("a".into()), ..ObjectMeta::default() };
+            ConfigMap { metadata, ..ConfigMap::default() }
+        };
+        informer.apply(named("one"));
+        let mut changes = informer.subscribe();
+        informer.apply(named("two"));
+        informer.delete(named("one"));
+        assert_eq!(activity.working(), 3, "each change is work in hand until it is dealt with");
+        let mut told = Vec::new();
+        while let Some(change) = changes.try_next() {
+            told.push(format!(
+                "{} {}",
+                matches!(change.update, Update::Applied(_)),
+                change.update.object().metadata.name.clone().unwrap_or_default()
+            ));
+        }
+        assert_eq!(told, ["true one", "true two", "false one"]);
+        assert_eq!(activity.working(), 0);
+        assert_eq!(informer.list_in("a").len(), 1);
     }
 }

@@ -280,7 +280,7 @@ impl Runner {
         let pod_spec = pod.spec.as_ref().cloned().unwrap_or_default();
         let class = pod_spec.runtime_class_name.as_deref();
         let programs = self.kubelet.programs().clone();
-        let resolved = virtual_runtime::resolve(&self.spec, class, &self.kubelet.config.functions, &programs)?;
+        let mut resolved = virtual_runtime::resolve(&self.spec, class, &self.kubelet.config.functions, &programs)?;
         let references = self.kubelet.references(&pod).await.map_err(config_error)?;
         self.sandbox.fill_volumes(&self.kubelet, &pod, &references).await.map_err(config_error)?;
         for (path, content) in &resolved.files {
@@ -303,11 +303,8 @@ impl Runner {
         base.extend(resolved.env.iter().cloned());
         base.extend(environment::service_variables(&self.kubelet.services.list(), namespace, links));
         if resolved.stand_in {
-            base.push(("CORACLE_POD_NAMESPACE".to_owned(), namespace.to_owned()));
-            base.push(("CORACLE_POD_NAME".to_owned(), pod.metadata.name.clone().unwrap_or_default()));
-            base.push(("CORACLE_POD_IP".to_owned(), self.sandbox.ip.to_string()));
-            base.push(("CORACLE_NODE_NAME".to_owned(), self.kubelet.config.node_name.clone()));
-            base.push(("CORACLE_IMAGE".to_owned(), self.spec.image.clone().unwrap_or_default()));
+            resolved.args.push(format!("--namespace={namespace}"));
+            resolved.args.push(format!("--node={}", self.kubelet.config.node_name));
             let text = format!(
                 "Image {:?} is not run: a stand-in listens on the declared ports and answers for it",
                 self.spec.image.as_deref().unwrap_or_default()
@@ -317,7 +314,6 @@ impl Runner {
         let (pod_ip, host_ip) = (self.sandbox.ip.to_string(), self.kubelet.config.node_ip.to_string());
         let env =
             environment::variables(&pod, &self.spec, &pod_ip, &host_ip, base, &references).map_err(config_error)?;
-        let mut resolved = resolved;
         for arg in &mut resolved.args {
             *arg = environment::expand(arg, &env);
         }

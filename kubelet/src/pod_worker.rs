@@ -29,7 +29,10 @@ pub(crate) type PodUpdate = (Arc<core::Pod>, Working);
 
 /// What others see of a running pod: exec, logs and attach find their container here.
 #[derive(Clone, Default)]
-pub(crate) struct Handle(Arc<Mutex<Option<(Records, Arc<Sandbox>)>>>);
+pub(crate) struct Handle(Arc<Mutex<Option<Up>>>);
+
+/// What there is once the sandbox is made.
+type Up = (Records, Arc<Sandbox>);
 
 impl Handle {
     pub(crate) fn records(&self) -> Option<Records> {

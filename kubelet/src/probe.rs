@@ -27,8 +27,27 @@ pub(crate) enum Outcome {
     Failure(String),
 }
 
+/// Why an attempt failed.
+struct Unhealthy {
+    why: String,
+    /// Nobody listens there (yet).
+    refused: bool,
+}
+
+impl From<String> for Unhealthy {
+    fn from(why: String) -> Self {
+        Unhealthy { why, refused: false }
+    }
+}
+
+/// The first pause before another attempt at a port on which nobody listens yet.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+
 /// Attempts `probe` over and over and calls `report` whenever a threshold has been reached, until `report` says to stop.
 /// Every failed attempt is told to `failed`, for events.
+///
+/// Unlike the real kubelet, a port that refuses at first is tried again soon, and more and more slowly until a period has passed: a
+/// program needs a moment to listen, and no pod should be late by a whole period for that.
 pub(crate) async fn watch(
     probe: &core::Probe,
     target: &Target<'_>,
@@ -41,16 +60,24 @@ pub(crate) async fn watch(
     let (needed, allowed) = (probe.success_threshold.unwrap_or(1).max(1), probe.failure_threshold.unwrap_or(3).max(1));
     tokio::time::sleep(seconds(probe.initial_delay_seconds, 0)).await;
     let (mut successes, mut failures) = (0, 0);
+    let mut pause = FIRST_PAUSE;
     loop {
         let attempt = tokio::time::timeout(timeout, attempt(probe, target)).await;
         let result =
-            attempt.unwrap_or_else(|_| Err(format!("context deadline exceeded after {} s", timeout.as_secs())));
+            attempt.unwrap_or_else(|_| Err(format!("context deadline exceeded after {} s", timeout.as_secs()).into()));
         let outcome = match result {
+            Err(Unhealthy { refused: true, .. }) if pause < period / 2 => {
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+                continue;
+            }
             Ok(()) => {
+                pause = period;
                 (successes, failures) = (successes + 1, 0);
                 (successes == needed).then_some(Outcome::Success)
             }
-            Err(why) => {
+            Err(Unhealthy { why, .. }) => {
+                pause = period;
                 failed(&why);
                 (successes, failures) = (0, failures + 1);
                 (failures == allowed).then_some(Outcome::Failure(why))
@@ -63,50 +90,50 @@ pub(crate) async fn watch(
     }
 }
 
-async fn attempt(probe: &core::Probe, target: &Target<'_>) -> Result<(), String> {
+async fn attempt(probe: &core::Probe, target: &Target<'_>) -> Result<(), Unhealthy> {
     if let Some(get) = &probe.http_get {
         return http_get(get, target).await;
     }
     if let Some(tcp) = &probe.tcp_socket {
         let address = SocketAddr::new(host(tcp.host.as_deref(), target), port(&tcp.port, target.container)?);
-        return target
-            .node
-            .tcp_connect(address)
-            .await
-            .map(drop)
-            .map_err(|error| format!("dial tcp {address}: {error}"));
+        return dial(target, address).await.map(drop);
     }
     if let Some(exec) = &probe.exec {
         let (_keep, signals) = watch::channel(0);
         let (input, output) = (Box::new(tokio::io::empty()), Box::new(tokio::io::sink()));
         let command = exec.command.clone().unwrap_or_default();
         let code = target.instance.exec(command, input, output, Box::new(tokio::io::sink()), false, signals).await;
-        return if code == 0 { Ok(()) } else { Err(format!("command exited with status {code}")) };
+        return if code == 0 { Ok(()) } else { Err(format!("command exited with status {code}").into()) };
     }
     if let Some(grpc) = &probe.grpc {
         // The health service itself is not asked: that the port accepts is what is checked.
         let address = SocketAddr::new(target.pod_ip, grpc.port as u16);
-        return target
-            .node
-            .tcp_connect(address)
-            .await
-            .map(drop)
-            .map_err(|error| format!("dial tcp {address}: {error}"));
+        return dial(target, address).await.map(drop);
     }
     Ok(())
 }
 
-async fn http_get(get: &core::HTTPGetAction, target: &Target<'_>) -> Result<(), String> {
+async fn dial(target: &Target<'_>, address: SocketAddr) -> Result<netstack::TcpStream, Unhealthy> {
+    let dialled = target.node.tcp_connect(address).await;
+    dialled.map_err(|error| Unhealthy {
+        why: format!("dial tcp {address}: {error}"),
+        refused: error.kind() == std::io::ErrorKind::ConnectionRefused,
+    })
+}
+
+async fn http_get(get: &core::HTTPGetAction, target: &Target<'_>) -> Result<(), Unhealthy> {
     let address = SocketAddr::new(host(get.host.as_deref(), target), port(&get.port, target.container)?);
     let path = get.path.as_deref().filter(|path| !path.is_empty()).unwrap_or("/");
     let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
     let url = format!("http://{address}{path}");
-    let fail = |error: &dyn std::fmt::Display| format!("Get {url:?}: {error}");
+    let fail = |error: &dyn std::fmt::Display| Unhealthy::from(format!("Get {url:?}: {error}"));
+    let dialled = dial(target, address).await;
+    let stream =
+        dialled.map_err(|error| Unhealthy { why: format!("Get {url:?}: {}", error.why), refused: error.refused })?;
     if get.scheme.as_deref() == Some("HTTPS") {
         // As the kubelet does not verify certificates either, an open port is taken for an answer.
-        return target.node.tcp_connect(address).await.map(drop).map_err(|error| fail(&error));
+        return Ok(());
     }
-    let stream = target.node.tcp_connect(address).await.map_err(|error| fail(&error))?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| fail(&error))?;
     let mut request =
@@ -130,7 +157,7 @@ async fn http_get(get: &core::HTTPGetAction, target: &Target<'_>) -> Result<(), 
     };
     match status {
         Ok(status) if (200..400).contains(&status.as_u16()) => Ok(()),
-        Ok(status) => Err(format!("HTTP probe failed with statuscode: {}", status.as_u16())),
+        Ok(status) => Err(format!("HTTP probe failed with statuscode: {}", status.as_u16()).into()),
         Err(error) => Err(fail(&error)),
     }
 }

@@ -32,8 +32,8 @@ pub fn resolv_conf(pod: &Pod, dns: &ClusterDns) -> String {
         ("ClusterFirst", true) => "Default",
         (policy, _) => policy,
     };
-    let (mut nameservers, mut searches, mut options): (Vec<String>, Vec<String>, Vec<(String, Option<String>)>) =
-        Default::default();
+    let (mut nameservers, mut searches) = (Vec::<String>::new(), Vec::<String>::new());
+    let mut options: Vec<(String, Option<String>)> = Vec::new();
     match policy {
         "None" => {}
         "Default" => {

@@ -72,7 +72,7 @@ impl tokio::io::AsyncWrite for Terminal {
         let inner = std::pin::Pin::new(&mut self.0);
         match data.iter().position(|byte| *byte == b'\n') {
             Some(0) => match std::task::ready!(inner.poll_write(context, b"\r\n")) {
-                Ok(written) if written == 2 => std::task::Poll::Ready(Ok(1)),
+                Ok(2) => std::task::Poll::Ready(Ok(1)),
                 // Only the CR went out: the LF follows by itself at the next call, since a terminal takes CR CR LF the same way.
                 Ok(_) => {
                     context.waker().wake_by_ref();
@@ -132,6 +132,15 @@ impl Kubelet {
         found.ok_or_else(|| StreamError::NotRunning { container: container.to_owned() })
     }
 
+    /// Output and exit status of a container that will not run again.
+    fn finished(&self, namespace: &str, pod: &str, container: &str) -> Option<(Log, i32)> {
+        let records = self.shared.handle(namespace, pod)?.records()?;
+        records.read(container, |record| match &record.state {
+            State::Terminated(ended) if record.finished => Some((record.log.clone()?, ended.exit_code)),
+            _ => None,
+        })?
+    }
+
     /// Runs a command in a container to its end.
     pub async fn exec(
         &self,
@@ -165,7 +174,16 @@ impl Kubelet {
         stdin: Option<Input>,
         mut stdout: Output,
     ) -> Result<i32, StreamError> {
-        let instance = self.instance(namespace, pod, container)?;
+        let instance = match self.instance(namespace, pod, container) {
+            // It was quicker than who wants to see it: what it said is shown all the same.
+            Err(error @ StreamError::NotRunning { .. }) => {
+                let (log, status) = self.finished(namespace, pod, container).ok_or(error)?;
+                let _ = stdout.write_all(&log.attach().0).await;
+                let _ = stdout.flush().await;
+                return Ok(status);
+            }
+            instance => instance?,
+        };
         if instance.tty {
             stdout = Box::new(Terminal(stdout));
         }

@@ -31,6 +31,7 @@ fn main() {
         Some("in-process") => {
             println!("{HEADINGS}");
             println!("{}", in_process(one_thread()).row("netstack, DNAT, one thread"));
+            one_thread().block_on(memory());
         }
         _ => compare(),
     }
@@ -88,6 +89,45 @@ fn compare() {
         }
         Err(missing) => println!("\nno comparison with the kernel: {missing}"),
     }
+    one_thread().block_on(memory());
+}
+
+/// Resident memory of this process, in bytes.
+fn resident() -> f64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    text.split(' ').nth(1).and_then(|pages| pages.parse::<f64>().ok()).unwrap_or(f64::NAN) * 4096.0
+}
+
+/// What hosts and connections cost that do nothing.
+async fn memory() {
+    const COUNT: usize = 10_000;
+    let network = Network::new(Config { mtu: 1500, seed: 1 });
+    let before = resident();
+    let hosts: Vec<Host> = (0..COUNT)
+        .map(|index| {
+            let address = IpAddr::from([10, 1, (index >> 8) as u8, index as u8]);
+            network.attach_host(&[address], PortTag(index as u64)).expect("a free address")
+        })
+        .collect();
+    println!("\nan idle host: {:.0} bytes", (resident() - before) / COUNT as f64);
+    let listener = hosts[0].tcp_listen(80).expect("a free port");
+    let to = SocketAddr::new(hosts[0].addresses()[0], 80);
+    let before = resident();
+    let mut held = Vec::new();
+    for host in &hosts {
+        let (client, server) = tokio::join!(host.tcp_connect(to), listener.accept());
+        let (mut client, (mut server, _)) = (client.expect("a connection"), server.expect("a connection"));
+        let mut buffer = [0; 100];
+        client.write_all(&buffer).await.expect("open");
+        server.read_exact(&mut buffer).await.expect("data");
+        server.write_all(&buffer).await.expect("open");
+        client.read_exact(&mut buffer).await.expect("data");
+        held.push((client, server));
+    }
+    println!(
+        "an idle connection, both ends and its flow, after 100 bytes each way: {:.0} bytes",
+        (resident() - before) / COUNT as f64
+    );
 }
 
 /// Sorted samples to median and 99th percentile, in µs.

@@ -15,7 +15,8 @@ use crate::packet::{Packet, Pool};
 use crate::port::{Kind, Port, PortId};
 use crate::switch::{Ingress, Outcome, Switch, Trust};
 use crate::tap::Taps;
-use crate::tcp::{Connection, ConnectionId, SparePool, TimeWait};
+use crate::tcp::{Connection, ConnectionId};
+use crate::time_wait::TimeWait;
 use crate::timers::Timers;
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
@@ -86,7 +87,6 @@ pub(crate) struct Core {
     pub(crate) ports: Arena<Port>,
     pub(crate) connections: Arena<Connection>,
     pub(crate) time_wait: TimeWait,
-    pub(crate) spare: SparePool,
     pub(crate) pool: Pool,
     pub(crate) inbox: VecDeque<Queued>,
     pub(crate) dirty: VecDeque<ConnectionId>,
@@ -127,7 +127,6 @@ impl Shared {
             ports: Arena::new(),
             connections: Arena::new(),
             time_wait: TimeWait::new(rng.random()),
-            spare: SparePool::default(),
             pool: Pool::default(),
             inbox: VecDeque::new(),
             dirty: VecDeque::new(),

@@ -63,7 +63,7 @@ impl Gateway {
         Gateway { host }
     }
 
-    /// The in-process host at the gateway's addresses: how host programs reach in (it dials pods and Services, and listens for them).
+    /// The in-process host at the gateway's addresses: how host programs reach in (it dials hosts and frontends, and listens for them).
     pub fn host(&self) -> Host {
         self.host.clone()
     }

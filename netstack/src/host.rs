@@ -8,11 +8,12 @@ use crate::core::{Core, Shared, Wakes, register_among, seeded};
 use crate::flow::PortTag;
 use crate::flow_key::{Address, FlowKey, Map, address, ip, is_loopback, protocol};
 use crate::life::Life;
+use crate::link;
 use crate::network::AttachError;
 use crate::packet::{Header, Icmp, Packet, flag, parse_quoted};
 use crate::port::{Kind, Port, PortId};
 use crate::stream::{TcpListener, TcpStream};
-use crate::tcp::{self, ConnectionId, Role};
+use crate::tcp::{ConnectionId, Role};
 use crate::udp::{UdpSocket, UdpState};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -142,7 +143,7 @@ impl Core {
     pub(crate) fn new_host(&mut self) -> Kind {
         let (seed, time) = (self.random(), self.stack_time());
         Kind::Host(Box::new(HostState {
-            interface: tcp::interface(seed, time),
+            interface: link::interface(seed, time),
             connections: seeded(self.seed),
             listeners: HashMap::new(),
             udp: HashMap::new(),

@@ -15,15 +15,18 @@ mod flow_table;
 mod gateway;
 mod host;
 mod life;
+mod link;
 mod network;
 mod packet;
 mod port;
 mod raw;
 mod rewrite;
+mod sockets;
 mod stream;
 mod switch;
 mod tap;
 mod tcp;
+mod time_wait;
 mod timers;
 mod udp;
 

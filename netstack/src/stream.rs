@@ -144,6 +144,9 @@ impl AsyncRead for Socket {
             match (end, connection.error) {
                 (None, _) => {
                     wakes.register(&mut connection.reader, cx.waker());
+                    if connection.owes_ack {
+                        core.touch(id);
+                    }
                     Poll::Pending
                 }
                 // After a FIN it is the end of the stream, whatever came later.

@@ -2,25 +2,24 @@
 //!
 //! One set per connection because smoltcp walks the whole set for every packet. Here are segments in
 //! ([`Core::segment_arrives`]), segments out ([`Core::transmit`]), what follows from the state afterwards, timers,
-//! and the end of connections: lingering, TIME-WAIT without a socket, reuse of buffers. The handles that programs hold are in
-//! [`stream`](crate::stream); who a segment belongs to is found in [`host`](crate::host).
+//! and the end of connections. The handles that programs hold are in [`stream`](crate::stream); who a segment belongs to
+//! is found in [`host`](crate::host).
 //!
-//! Follows RFC 9293; smoltcp's delayed ACK and Nagle are off, and its user timeout is not used (it ends idle connections).
+//! Follows RFC 9293. Of smoltcp's options, Nagle is off, delayed ACK is off since we know better when a program has nothing
+//! to answer, and so is the user timeout, which would end idle connections.
 
 use crate::arena::Id;
 use crate::core::{Core, Queued};
-use crate::flow_key::{FlowKey, Map};
-use crate::packet::{Header, Packet, Pool};
+use crate::flow_key::FlowKey;
+use crate::link::Link;
+use crate::packet::{Header, Packet, be32, build, flag, parse, set16, set32};
 use crate::port::PortId;
-use smoltcp::iface::{Interface, PollResult, SocketHandle, SocketSet};
-use smoltcp::phy::{
-    ChecksumCapabilities, Device, DeviceCapabilities, Medium, PacketMeta, RxToken, SegmentationCapabilities, TxToken,
-};
-use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
-use smoltcp::wire::{HardwareAddress, IpEndpoint, IpListenEndpoint};
+use crate::sockets::{BUFFER, PooledSocket};
+use smoltcp::iface::PollResult;
+use smoltcp::socket::tcp::{Socket, State};
+use smoltcp::wire::{IpEndpoint, IpListenEndpoint};
 use std::collections::VecDeque;
 use std::io;
-use std::num::NonZeroUsize;
 use std::task::Waker;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -28,10 +27,12 @@ use tokio::time::Instant;
 /// The key of a connection.
 pub(crate) type ConnectionId = Id<Connection>;
 
-/// Bytes of each of a connection's two buffers; touched only as far as used.
-pub(crate) const BUFFER: usize = 256 * 1024;
 /// A receiver announces its window again when it has read so much.
 const WINDOW_STEP: usize = BUFFER / 4;
+/// Segments up to this size may be acknowledged with the answer to them.
+const SHORT: usize = 16 * 1024;
+/// How long a program may think before they are acknowledged without one (RFC 1122, 4.2.3.2, allows half a second).
+const ACK_DELAY: Duration = Duration::from_millis(40);
 /// From the first SYN to giving up: five transmissions, 1 s + 2 s + 4 s + 8 s + 16 s.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(31);
 /// How long unacknowledged data is retransmitted; about what 15 retransmissions take on Linux.
@@ -40,12 +41,6 @@ const USER_TIMEOUT: Duration = Duration::from_secs(924);
 const LINGER: Duration = Duration::from_secs(180);
 /// How long such a connection waits for the peer's FIN when everything is delivered (Linux' tcp_fin_timeout).
 const FIN_TIMEOUT: Duration = Duration::from_secs(60);
-/// Twice the maximum segment lifetime, as smoltcp counts it.
-const TIME_WAIT: Duration = Duration::from_secs(10);
-/// Entries of TIME-WAIT kept.
-const TIME_WAIT_ENTRIES: usize = 1 << 16;
-/// Closed sockets kept with their buffers for the next connection.
-const SPARE: usize = 32;
 
 /// Who opened a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,8 +59,7 @@ pub(crate) struct Connection {
     /// The key of its peer's segments.
     pub(crate) key: FlowKey,
     pub(crate) role: Role,
-    sockets: SocketSet<'static>,
-    handle: SocketHandle,
+    socket: PooledSocket,
     pub(crate) reader: Option<Waker>,
     pub(crate) writer: Option<Waker>,
     pub(crate) error: Option<io::ErrorKind>,
@@ -76,6 +70,8 @@ pub(crate) struct Connection {
     is_dirty: bool,
     /// Whether the demultiplexer knows it.
     is_known: bool,
+    /// An acknowledgement is due, and waits for the program's next move.
+    pub(crate) owes_ack: bool,
     /// What the program has read since the window was last announced.
     unannounced: usize,
     /// When the socket wants to be polled.
@@ -88,15 +84,29 @@ pub(crate) struct Connection {
     progress: Instant,
     /// What an orphan had still to deliver when it was last asked.
     undelivered: usize,
+    /// The last acknowledgement numbers heard and said, for [`Core::revive`].
+    heard: u32,
+    said: u32,
+    /// How often it was revived without an effect; `None` while its socket minds its own timers.
+    revivals: Option<u32>,
 }
 
 impl Connection {
     pub(crate) fn socket(&self) -> &Socket<'static> {
-        self.sockets.get(self.handle)
+        self.socket.get()
     }
 
     pub(crate) fn socket_mut(&mut self) -> &mut Socket<'static> {
-        self.sockets.get_mut(self.handle)
+        self.socket.get_mut()
+    }
+
+    /// Notes what the segment just queued acknowledges.
+    fn has_said(&mut self, inbox: &VecDeque<Queued>) {
+        self.owes_ack = false;
+        if let Some(sent) = inbox.back() {
+            let transport = if self.key.is_v4() { 20 } else { 40 };
+            self.said = be32(sent.packet.bytes(), transport + 8);
+        }
     }
 
     /// Notes that the program writes into an empty buffer: the peer's silence counts from now.
@@ -115,198 +125,6 @@ impl Connection {
     }
 }
 
-/// Sets of one closed socket each, last in, first out, so that the next connection finds its buffers in the cache.
-#[derive(Default)]
-pub(crate) struct SparePool {
-    sets: Vec<(SocketSet<'static>, SocketHandle)>,
-}
-
-impl SparePool {
-    fn take(&mut self) -> (SocketSet<'static>, SocketHandle) {
-        self.sets.pop().unwrap_or_else(|| {
-            let mut sockets = SocketSet::new(Vec::with_capacity(1));
-            let mut socket = Socket::new(SocketBuffer::new(vec![0; BUFFER]), SocketBuffer::new(vec![0; BUFFER]));
-            socket.set_ack_delay(None);
-            socket.set_nagle_enabled(false);
-            let handle = sockets.add(socket);
-            (sockets, handle)
-        })
-    }
-
-    fn put(&mut self, mut sockets: SocketSet<'static>, handle: SocketHandle) {
-        if self.sets.len() < SPARE {
-            sockets.get_mut::<Socket<'_>>(handle).abort();
-            self.sets.push((sockets, handle));
-        }
-    }
-}
-
-/// Connections in TIME-WAIT: remembered without a socket.
-pub(crate) struct TimeWait {
-    entries: Map<(PortId, FlowKey), Instant>,
-    order: VecDeque<(Instant, (PortId, FlowKey))>,
-}
-
-impl TimeWait {
-    pub(crate) fn new(seed: u64) -> TimeWait {
-        TimeWait { entries: crate::core::seeded(seed), order: VecDeque::new() }
-    }
-
-    fn insert(&mut self, port: PortId, key: FlowKey, now: Instant) {
-        if self.order.len() >= TIME_WAIT_ENTRIES {
-            self.pop();
-        }
-        self.entries.insert((port, key), now);
-        self.order.push_back((now, (port, key)));
-    }
-
-    fn pop(&mut self) {
-        if let Some((since, key)) = self.order.pop_front()
-            && self.entries.get(&key) == Some(&since)
-        {
-            self.entries.remove(&key);
-        }
-    }
-
-    /// Whether the connection is in TIME-WAIT.
-    pub(crate) fn contains(&self, port: PortId, key: FlowKey, now: Instant) -> bool {
-        self.entries.get(&(port, key)).is_some_and(|since| now.saturating_duration_since(*since) < TIME_WAIT)
-    }
-
-    pub(crate) fn remove(&mut self, port: PortId, key: FlowKey) {
-        self.entries.remove(&(port, key));
-    }
-
-    pub(crate) fn expire(&mut self, now: Instant) {
-        while self.order.front().is_some_and(|(since, _)| now.saturating_duration_since(*since) >= TIME_WAIT) {
-            self.pop();
-        }
-    }
-
-    pub(crate) fn due(&self) -> Option<Instant> {
-        self.order.front().map(|(since, _)| *since + TIME_WAIT + Duration::from_secs(1))
-    }
-}
-
-/// A host's link into the switch, for as long as one call into smoltcp takes.
-pub(crate) struct Link<'a> {
-    received: Option<&'a [u8]>,
-    pool: &'a mut Pool,
-    inbox: &'a mut VecDeque<Queued>,
-    from: PortId,
-    sender: ConnectionId,
-}
-
-/// What stacks are told about the link: 64 KiB packets, no checksums, segmentation by others.
-pub(crate) fn capabilities() -> DeviceCapabilities {
-    let mut capabilities = DeviceCapabilities::default();
-    capabilities.medium = Medium::Ip;
-    // smoltcp 0.14 drops IPv6 segments longer than this even where it offloads their segmentation. The true MTU is
-    // announced to the peer by the switch, which lowers the MSS option of every SYN.
-    capabilities.max_transmission_unit = 65_535;
-    capabilities.checksum = ChecksumCapabilities::ignored();
-    let mut segmentation = SegmentationCapabilities::default();
-    segmentation.tcpv4 = NonZeroUsize::new(65_535);
-    segmentation.tcpv6 = NonZeroUsize::new(65_535);
-    capabilities.segmentation = segmentation;
-    capabilities
-}
-
-impl Device for Link<'_> {
-    type RxToken<'b>
-        = Received<'b>
-    where
-        Self: 'b;
-    type TxToken<'b>
-        = Transmit<'b>
-    where
-        Self: 'b;
-
-    fn receive(&mut self, _: smoltcp::time::Instant) -> Option<(Received<'_>, Transmit<'_>)> {
-        let packet = self.received.take()?;
-        let transmit = Transmit {
-            pool: self.pool,
-            inbox: self.inbox,
-            from: self.from,
-            sender: self.sender,
-            meta: PacketMeta::default(),
-        };
-        Some((Received(packet), transmit))
-    }
-
-    fn transmit(&mut self, _: smoltcp::time::Instant) -> Option<Transmit<'_>> {
-        Some(Transmit {
-            pool: self.pool,
-            inbox: self.inbox,
-            from: self.from,
-            sender: self.sender,
-            meta: PacketMeta::default(),
-        })
-    }
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        capabilities()
-    }
-}
-
-pub(crate) struct Received<'a>(&'a [u8]);
-
-impl RxToken for Received<'_> {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        f(self.0)
-    }
-}
-
-pub(crate) struct Transmit<'a> {
-    pool: &'a mut Pool,
-    inbox: &'a mut VecDeque<Queued>,
-    from: PortId,
-    sender: ConnectionId,
-    meta: PacketMeta,
-}
-
-impl TxToken for Transmit<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, f: F) -> R {
-        let mut packet = self.pool.take(length);
-        packet.segment_size = self.meta.segmentation_offload_size;
-        let result = f(packet.bytes_mut());
-        self.inbox.push_back(Queued { packet, from: self.from, sender: Some(self.sender) });
-        result
-    }
-
-    fn set_meta(&mut self, meta: PacketMeta) {
-        self.meta = meta;
-    }
-}
-
-/// A host's stack.
-pub(crate) fn interface(seed: u64, now: smoltcp::time::Instant) -> Interface {
-    struct Unplugged;
-    impl Device for Unplugged {
-        type RxToken<'a> = Received<'a>;
-        type TxToken<'a> = Transmit<'a>;
-        fn receive(&mut self, _: smoltcp::time::Instant) -> Option<(Received<'_>, Transmit<'_>)> {
-            None
-        }
-        fn transmit(&mut self, _: smoltcp::time::Instant) -> Option<Transmit<'_>> {
-            None
-        }
-        fn capabilities(&self) -> DeviceCapabilities {
-            capabilities()
-        }
-    }
-    let mut config = smoltcp::iface::Config::new(HardwareAddress::Ip);
-    config.random_seed = seed;
-    let mut interface = Interface::new(config, &mut Unplugged, now);
-    // Which addresses are the host's is the demultiplexer's business; the gateway speaks for all of them.
-    interface.set_any_ip(true);
-    interface
-}
-
-fn endpoint(at: std::net::SocketAddr) -> IpEndpoint {
-    IpEndpoint::from(at)
-}
-
 impl Core {
     /// The time as smoltcp counts it.
     pub(crate) fn stack_time(&self) -> smoltcp::time::Instant {
@@ -314,13 +132,11 @@ impl Core {
     }
 
     fn new_connection(&mut self, port: PortId, key: FlowKey, role: Role) -> ConnectionId {
-        let (sockets, handle) = self.spare.take();
         let id = self.connections.insert(Connection {
             port,
             key,
             role,
-            sockets,
-            handle,
+            socket: PooledSocket::new(),
             reader: None,
             writer: None,
             error: None,
@@ -328,12 +144,16 @@ impl Core {
             is_orphan: false,
             is_dirty: false,
             is_known: true,
+            owes_ack: false,
             unannounced: 0,
             poll_at: None,
             limit: Some(self.now + HANDSHAKE_TIMEOUT),
             armed: None,
             progress: self.now,
             undelivered: 0,
+            heard: 0,
+            said: 0,
+            revivals: None,
         });
         if let Some(host) = self.ports.get_mut(port).and_then(|port| port.host_mut()) {
             host.connections.insert(key, id);
@@ -348,7 +168,7 @@ impl Core {
         let host = ports.get_mut(port).and_then(|port| port.host_mut());
         let result = match (connections.get_mut(id), host) {
             (Some(connection), Some(host)) => {
-                let (remote, local) = (endpoint(key.source()), endpoint(key.destination()));
+                let (remote, local) = (IpEndpoint::from(key.source()), IpEndpoint::from(key.destination()));
                 connection.socket_mut().connect(host.interface.context(), remote, local).is_ok()
             }
             _ => false,
@@ -384,8 +204,17 @@ impl Core {
         };
         let before = connection.socket().state();
         let mut link = Link { received: Some(packet.bytes()), pool, inbox, from: connection.port, sender: id };
-        host.interface.poll_ingress_single(time, &mut link, &mut connection.sockets);
+        let queued = link.inbox.len();
+        host.interface.poll_ingress_single(time, &mut link, connection.socket.set_mut());
+        let has_answered = inbox.len() > queued;
+        if has_answered {
+            connection.has_said(inbox);
+        }
         connection.progress = *now;
+        connection.revivals = None;
+        if header.flags & flag::ACK != 0 {
+            connection.heard = be32(header.segment(packet.bytes()), 8);
+        }
         let after = connection.socket().state();
         if header.is_reset() && before != after && matches!(after, State::Closed | State::Listen) {
             let refused = before == State::SynSent;
@@ -399,7 +228,23 @@ impl Core {
                 connection.socket_mut().abort();
             }
         }
+        let data = header.end - header.transport - usize::from(packet.bytes()[header.transport + 12] >> 4) * 4;
+        let may_wait = after == State::Established
+            && (1..=SHORT).contains(&data)
+            && header.flags & flag::FIN == 0
+            && !has_answered
+            && !connection.is_dirty
+            && connection.reader.is_some()
+            && connection.socket().send_queue() == 0;
         self.pool.put(packet);
+        if may_wait {
+            // A program waits for this. What it answers will carry the acknowledgement, and if it waits again without
+            // an answer, it is sent then.
+            if let Some(connection) = self.connections.get_mut(id) {
+                connection.owes_ack = true;
+            }
+            return self.settle(id);
+        }
         self.touch(id);
     }
 
@@ -438,7 +283,8 @@ impl Core {
         }
         let Some(host) = ports.get_mut(connection.port).and_then(|port| port.host_mut()) else { return };
         let mut link = Link { received: None, pool, inbox, from: connection.port, sender: id };
-        if host.interface.poll_egress(time, &mut link, &mut connection.sockets) == PollResult::SocketStateChanged {
+        if host.interface.poll_egress(time, &mut link, connection.socket.set_mut()) == PollResult::SocketStateChanged {
+            connection.has_said(inbox);
             connection.is_dirty = true;
             dirty.push_front(id);
             return;
@@ -452,7 +298,7 @@ impl Core {
         let Core { connections, ports, wakes, time_wait, now, start, .. } = self;
         let Some(connection) = connections.get_mut(id) else { return };
         let Some(host) = ports.get_mut(connection.port).and_then(|port| port.host_mut()) else { return };
-        let socket = connection.sockets.get::<Socket<'_>>(connection.handle);
+        let socket = connection.socket.get();
         let state = socket.state();
         if connection.reader.is_some() && (socket.can_recv() || !socket.may_recv()) && state != State::SynSent {
             wakes.wake(connection.reader.take());
@@ -505,11 +351,64 @@ impl Core {
             }
             return;
         }
-        connection.poll_at = host.interface.poll_at(time, &connection.sockets).map(|at| {
+        let socket = connection.socket.get();
+        connection.poll_at = host.interface.poll_at(time, connection.socket.set()).map(|at| {
             let micros = u64::try_from(at.total_micros()).unwrap_or(0);
             (*start + Duration::from_micros(micros)).max(*now)
         });
+        if connection.owes_ack {
+            connection.poll_at = Some(*now + ACK_DELAY);
+        }
+        let is_owing = socket.send_queue() > 0 || matches!(state, State::FinWait1 | State::Closing | State::LastAck);
+        if connection.poll_at.is_some() || !is_owing {
+            connection.revivals = None;
+        } else {
+            let revivals = connection.revivals.get_or_insert(0);
+            connection.poll_at = Some(*now + Duration::from_secs(1 << (*revivals).min(6)));
+        }
         self.arm_timer(id);
+    }
+
+    /// Wakes a socket that owes its peer something but has no timer running.
+    ///
+    /// smoltcp 0.14 stops the retransmission timer in two cases and waits for the peer, which may wait for us: when the third
+    /// duplicate ACK arrives and nothing but the FIN is outstanding, and when the timer expires while the window is closed.
+    fn revive(&mut self, id: ConnectionId, revivals: u32) {
+        let Core { connections, pool, inbox, .. } = self;
+        let Some(connection) = connections.get_mut(id) else { return };
+        connection.revivals = Some(revivals + 1);
+        let key = connection.key;
+        let is_fin = connection.socket().send_queue() == 0;
+        // Either the FIN itself once more, or for the socket the peer's last word once more, with the window closed: it starts
+        // the zero-window probe.
+        let (from, sequence, acknowledgement, flags, window) = if is_fin {
+            (key.reversed(), connection.heard, connection.said, flag::FIN | flag::ACK, u16::MAX)
+        } else {
+            (key, connection.said, connection.heard, flag::ACK, 0)
+        };
+        let (mut packet, at) = build(pool, &from, 20);
+        let tcp = &mut packet.bytes_mut()[at..];
+        tcp.fill(0);
+        set16(tcp, 0, from.src_port);
+        set16(tcp, 2, from.dst_port);
+        set32(tcp, 4, sequence);
+        set32(tcp, 8, acknowledgement);
+        tcp[12] = 5 << 4;
+        tcp[13] = flags;
+        set16(tcp, 14, window);
+        if is_fin {
+            inbox.push_back(Queued { packet, from: connection.port, sender: Some(id) });
+            return self.touch(id);
+        }
+        let progress = connection.progress;
+        if let Ok(header) = parse(packet.bytes()) {
+            self.segment_arrives(id, packet, &header);
+        }
+        if let Some(connection) = self.connections.get_mut(id) {
+            // The peer has not really spoken.
+            connection.progress = progress;
+            connection.revivals = Some(revivals + 1);
+        }
     }
 
     /// Sees to it that the connection's earliest deadline is in the heap.
@@ -541,7 +440,10 @@ impl Core {
             if has_data && now.saturating_duration_since(connection.progress) >= USER_TIMEOUT {
                 return self.give_up(id);
             }
-            return self.touch(id);
+            return match connection.revivals {
+                Some(revivals) => self.revive(id, revivals),
+                None => self.touch(id),
+            };
         }
         self.arm_timer(id);
     }
@@ -622,7 +524,6 @@ impl Core {
                 self.detach(port);
             }
         }
-        self.spare.put(connection.sockets, connection.handle);
     }
 }
 

@@ -32,7 +32,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
 
-/// A key: a path such as `/registry/pods/default/web`.
+/// A key: a path such as `/registry/users/anna`.
 pub type Key = Arc<str>;
 
 /// A point in the history of the whole store. Every committed transaction takes the next one; 0 is before the first.

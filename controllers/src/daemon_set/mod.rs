@@ -1,6 +1,6 @@
 //! DaemonSets: one pod on every node that fits.
 //!
-//! [`plan`] decides from the set, its pods and the nodes; [`placement`] says which nodes fit and ties a pod to one. The
+//! [`mod@plan`] decides from the set, its pods and the nodes; [`placement`] says which nodes fit and ties a pod to one. The
 //! scheduler binds the pods, by the node affinity they carry. Revisions are kept as for StatefulSets.
 
 mod placement;

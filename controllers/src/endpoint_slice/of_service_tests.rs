@@ -341,3 +341,27 @@ fn rule_4_11_hints_go_when_the_distribution_goes() {
     assert_eq!(counts(&world.reconcile(&service(json!({})), &[pod(1)])), (0, 1, 0));
     assert_eq!(world.endpoints()[0].hints, None);
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    /// Whatever comes and goes: the slices show exactly the pods there are, none is overfull, and a second look changes nothing.
+    #[test]
+    fn slices_always_show_exactly_the_pods(steps in proptest::collection::vec((0_usize..350, 0_usize..250, 1_usize..3), 1..6)) {
+        let by_name = service(json!({"spec": {"ports": [{"port": 80, "targetPort": "http"}]}}));
+        let mut world = World::default();
+        for (first, count, ports) in steps {
+            let pods: Vec<Pod> = (first..first + count)
+                .map(|n| pod_with(n, json!({"spec": {"containers": [{"name": "c", "ports": [{"name": "http", "containerPort": 80 + n % ports}]}]}})))
+                .collect();
+            world.reconcile(&by_name, &pods);
+            let mut shown: Vec<String> = world.endpoints().into_iter().map(|endpoint| endpoint.addresses[0].clone()).collect();
+            shown.sort();
+            let mut wanted: Vec<String> = pods.iter().filter_map(|pod| pod.status.as_ref()?.pod_ip.clone()).collect();
+            wanted.sort();
+            proptest::prop_assert_eq!(shown, wanted);
+            proptest::prop_assert!(world.sizes().iter().all(|size| *size <= 100));
+            proptest::prop_assert_eq!(counts(&world.reconcile(&by_name, &pods)), (0, 0, 0));
+        }
+    }
+}

@@ -36,7 +36,9 @@ pub(super) async fn run(shared: Shared, collector: Arc<Collector>) {
                 continue;
             }
         };
-        let found: Vec<Arc<Kind>> = found.into_iter().map(Arc::new).collect();
+        // Events belong to nobody, and there are many.
+        let found = found.into_iter().filter(|kind| kind.resource.kind != "Event");
+        let found: Vec<Arc<Kind>> = found.map(Arc::new).collect();
         let by_name = |kind: &Arc<Kind>| ((kind.resource.group.clone(), kind.resource.kind.clone()), kind.clone());
         *collector.kinds.write() = found.iter().map(by_name).collect();
         followers.retain(|kind, _| {

@@ -1,6 +1,6 @@
 //! Jobs: pods until enough of them have succeeded.
 //!
-//! [`plan`] decides from the job, its pods and the count of those that ended; the controller around it claims pods, writes,
+//! [`mod@plan`] decides from the job, its pods and the count of those that ended; the controller around it claims pods, writes,
 //! and remembers what it has counted.
 //!
 //! Unlike kube-controller-manager we put no tracking finalizer on pods: what has ended is remembered per process by uid,
@@ -81,6 +81,9 @@ impl Controller for JobController {
         };
         let now = session.shared.clock.now();
         let plan = plan(&job, &pods, &ended, now);
+        if let Some(ended) = self.ended.lock().get_mut(key) {
+            plan.delete.iter().for_each(|pod| ended.dismiss(pod));
+        }
         self.carry_out(session, &job, &plan).await?;
         if let Some((kind, reason, message)) = &plan.event {
             session.event(&*job, *kind, reason, message.clone());

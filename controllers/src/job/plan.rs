@@ -26,6 +26,8 @@ pub(super) struct Ended {
     indexes: BTreeSet<i32>,
     /// Pods that were alive when last seen.
     alive: HashSet<String>,
+    /// Pods that the controller has deleted itself: too many, or suspended. They have not failed.
+    dismissed: HashSet<String>,
 }
 
 impl Ended {
@@ -44,11 +46,19 @@ impl Ended {
         }
     }
 
+    /// Remembers that the job needs this pod no more.
+    pub(super) fn dismiss(&mut self, pod: &Pod) {
+        self.dismissed.extend(pod.metadata.uid.clone());
+    }
+
     /// Counts what has ended since. A pod that is deleted before it ends counts as failed.
     pub(super) fn observe(&mut self, pods: &[Arc<Pod>]) {
         let mut alive = HashSet::new();
         for pod in pods {
             let uid = pod.metadata.uid.clone().unwrap_or_default();
+            if self.dismissed.contains(&uid) && !has_succeeded(pod) {
+                continue;
+            }
             if is_terminal(pod) {
                 if self.seen.insert(uid) {
                     match has_succeeded(pod) {
@@ -63,8 +73,8 @@ impl Ended {
                 alive.insert(uid);
             }
         }
-        let gone = self.alive.iter().filter(|uid| !alive.contains(*uid) && !self.seen.contains(*uid)).count();
-        self.failed += gone;
+        let gone = |uid: &&String| !alive.contains(*uid) && !self.seen.contains(*uid) && !self.dismissed.contains(*uid);
+        self.failed += self.alive.iter().filter(gone).count();
         self.alive = alive;
     }
 }

@@ -152,6 +152,17 @@ fn what_has_ended_stays_counted_when_it_is_gone() {
 }
 
 #[test]
+fn what_the_controller_deletes_itself_has_not_failed() {
+    let mut ended = Ended::start(&job(json!({})), &[]);
+    let running = pods("R R");
+    ended.observe(&running);
+    ended.dismiss(&running[1]);
+    ended.observe(&pods("R F"));
+    ended.observe(&running[..1]);
+    assert_eq!(ended.failed, 0);
+}
+
+#[test]
 fn indexes_are_written_as_ranges() {
     for text in ["", "0", "0,1", "0-2", "0-2,5,7-9"] {
         assert_eq!(format_indexes(&parse_indexes(text)), text);

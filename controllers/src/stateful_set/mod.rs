@@ -1,6 +1,6 @@
 //! StatefulSets: pods with names, one after the other.
 //!
-//! [`plan`] decides which pods to make and which to delete, [`identity`] makes them, [`revisions`] remembers templates.
+//! [`mod@plan`] decides which pods to make and which to delete, [`identity`] makes them, [`revisions`] remembers templates.
 //! The controller around them claims pods, makes volume claims, writes, and keeps the status.
 
 mod identity;

@@ -56,7 +56,7 @@ impl Cluster {
     }
 
     fn home(&self, kind: &str, object: &Value) -> Option<String> {
-        let is_global = ["Node", "Namespace"].contains(&kind);
+        let is_global = ["Node", "Namespace", "PersistentVolume"].contains(&kind);
         (!is_global).then(|| object["metadata"]["namespace"].as_str().unwrap_or("default").to_owned())
     }
 

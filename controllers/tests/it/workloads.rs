@@ -371,3 +371,19 @@ async fn pods_of_a_vanished_node_are_collected() {
     assert!(cluster.get("v1", "Pod", "lonely").await.is_some(), "the node may come back");
     cluster.gone("v1", "Pod", "lonely").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_claim_is_bound_at_once_and_its_volume_goes_with_it() {
+    let cluster = Cluster::start().await;
+    let spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+    cluster.create("v1", "PersistentVolumeClaim", json!({"metadata": {"name": "data"}, "spec": spec})).await;
+    cluster.settled().await;
+    let claim = cluster.get("v1", "PersistentVolumeClaim", "data").await.expect("it exists");
+    assert_eq!((&claim["status"]["phase"], &claim["status"]["capacity"]["storage"]), (&json!("Bound"), &json!("1Gi")));
+    let volumes = cluster.list("v1", "PersistentVolume").await;
+    assert_eq!((volumes.len(), &volumes[0]["status"]["phase"]), (1, &json!("Bound")));
+    assert_eq!(claim["spec"]["volumeName"], volumes[0]["metadata"]["name"]);
+    cluster.delete("v1", "PersistentVolumeClaim", "data", kube::api::DeleteParams::default()).await;
+    cluster.settled().await;
+    assert_eq!(cluster.names("v1", "PersistentVolume").await, [""; 0]);
+}

@@ -13,6 +13,7 @@ mod clock;
 mod curl;
 mod demo;
 mod dig;
+mod digest;
 mod escapes;
 mod grep;
 mod http;
@@ -26,6 +27,7 @@ mod print;
 pub mod resolver;
 mod sed;
 mod shell;
+mod sort;
 pub mod standin;
 mod stdio;
 mod system;
@@ -119,12 +121,14 @@ pub fn builtins() -> Arc<dyn Programs> {
             curl::TOOLS,
             demo::TOOLS,
             dig::TOOLS,
+            digest::TOOLS,
             grep::TOOLS,
             launch::TOOLS,
             listing::TOOLS,
             net::TOOLS,
             nslookup::TOOLS,
             sed::TOOLS,
+            sort::TOOLS,
             system::TOOLS,
             tar::TOOLS,
             text::TOOLS,

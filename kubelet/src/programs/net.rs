@@ -117,10 +117,12 @@ async fn ping(c: &mut Container) -> Outcome {
     Ok(i32::from(received == 0))
 }
 
-/// Sends standard input to a connection and what comes from it to standard output, until both have ended.
-async fn relay(c: &mut Container, stream: TcpStream, idle: Option<Duration>) -> Outcome {
+/// Sends standard input to a connection and what comes from it to standard output. `half_close`: the end of standard input is told to
+/// the peer, as clients do; a listener ends with its peer.
+async fn relay(c: &mut Container, stream: TcpStream, idle: Option<Duration>, half_close: bool) -> Outcome {
     let mut input = c.take_stdin();
     let (mut from, mut to) = tokio::io::split(stream);
+    let goes_on = half_close && !c.tty;
     let sending = async {
         let mut buffer = vec![0; BUFFER];
         while let Ok(length @ 1..) = input.read(&mut buffer).await {
@@ -128,7 +130,9 @@ async fn relay(c: &mut Container, stream: TcpStream, idle: Option<Duration>) -> 
                 return;
             }
         }
-        let _ = to.shutdown().await;
+        if half_close {
+            let _ = to.shutdown().await;
+        }
     };
     let receiving = receive(c, &mut from, idle);
     tokio::pin!(sending, receiving);
@@ -137,8 +141,13 @@ async fn relay(c: &mut Container, stream: TcpStream, idle: Option<Duration>) -> 
         tokio::select! {
             biased;
             () = &mut sending, if !sent => sent = true,
-            // The connection's end is the end, whatever is still to come from standard input.
-            outcome = &mut receiving => return outcome,
+            outcome = &mut receiving => {
+                // The peer may have closed its half only: what is being sent still goes there.
+                if !sent && goes_on {
+                    sending.await;
+                }
+                return outcome;
+            }
         }
     }
 }
@@ -208,7 +217,7 @@ async fn nc(c: &mut Container) -> Outcome {
                     c.complain(format!("{shown} {port} port [tcp/*] succeeded!").replace("  ", " ")).await;
                 }
                 if !options.has("z") {
-                    return relay(c, stream, wait).await;
+                    return relay(c, stream, wait, true).await;
                 }
             }
             Err(error) => {
@@ -258,7 +267,7 @@ async fn listen(c: &mut Container, options: &Options, port: u16, wait: Option<Du
         if options.has("v") {
             c.complain(format!("connect to {}:{port} from {}:{}", client.ip(), client.ip(), client.port())).await;
         }
-        let outcome = relay(c, stream, wait).await;
+        let outcome = relay(c, stream, wait, options.has("N")).await;
         if !options.has("k") {
             return outcome;
         }

@@ -1,7 +1,7 @@
 //! The stub resolver: names to addresses as the C library of a pod finds them.
 //!
 //! Follows resolv.conf(5) and glibc: /etc/hosts first; then the search list as `ndots` says, A and AAAA in parallel, every nameserver
-//! in turn, a truncated answer again over TCP. In-process pods use [`lookup`]; the tools ask single questions with [`Resolver::ask`].
+//! in turn, a truncated answer again over TCP. In-process pods use [`lookup`]; the tools ask single questions with `Resolver::ask`.
 //!
 //! Not here: caching, DNSSEC, mDNS, IDNA.
 

@@ -98,6 +98,7 @@ impl Discipline {
         let mut writer = Some(writer);
         let mut keys = [0; 1024];
         let mut connected = true;
+        let mut typed = false;
         loop {
             let length = tokio::select! {
                 Ok(()) = signals.changed() => {
@@ -115,8 +116,12 @@ impl Discipline {
             };
             if length == 0 {
                 connected = false;
-                writer = None;
+                // A terminal that nobody ever typed on (`tty: true` without `stdin`) is just silent.
+                if typed {
+                    writer = None;
+                }
             }
+            typed = true;
             let Some(to) = &mut writer else { continue };
             let mut echo = Vec::new();
             let mut ended = false;

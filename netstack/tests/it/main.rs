@@ -9,6 +9,7 @@ mod tcp;
 mod timeouts;
 mod translation;
 mod udp;
+mod wire;
 
 use netstack::{
     Config, Filter, FiveTuple, Hooks, Host, Network, NewFlow, PortTag, Reason, TcpStream, Translate, Translation,

@@ -111,7 +111,7 @@ async fn what_leaves_by_a_raw_port_has_complete_checksums_and_fits_the_mtu() {
         assert_eq!(data.seq_number, expected);
         assert!(data.payload.iter().all(|byte| *byte == 7));
         received += data.payload.len();
-        expected = expected + data.payload.len();
+        expected += data.payload.len();
     }
     drop(client.await.unwrap());
 }
@@ -230,6 +230,111 @@ async fn the_last_fin_that_comes_again_is_acknowledged_again() {
     }
 }
 
+/// Hands a packet to a network of its own that verifies checksums as any receiver does.
+fn assert_true_checksums(packet: &[u8]) {
+    let network = network();
+    let raw = network.attach_raw(&[], PortTag(1)).unwrap();
+    raw.send(packet);
+    // Nobody is there; but the checksums are looked at first.
+    let drops = network.drops();
+    assert!(matches!(drops[..], [(Reason("NO_ROUTE" | "INVALID"), 1)]), "{drops:?} {packet:02x?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn translation_between_raw_ports_keeps_checksums_true() {
+    let network = network();
+    let mut a = network.attach_raw(&[ip("10.0.0.1")], PortTag(1)).unwrap();
+    let mut b = network.attach_raw(&[ip("10.0.0.2")], PortTag(2)).unwrap();
+    install(
+        &network,
+        |flow| match flow.dst.ip() == ip("10.96.0.1") {
+            true => to("10.0.0.2:8080", Some("172.18.0.2")),
+            false => Translation::Pass,
+        },
+        accept,
+    );
+    let mut sctp = ipv4("10.0.0.1", "10.96.0.1", IpProtocol::Unknown(132), 12 + 4, |bytes| {
+        bytes[..4].copy_from_slice(&[15, 160, 0, 80]);
+        bytes[12..].copy_from_slice(b"init");
+    });
+    // CRC-32C of the segment with a zero checksum, least significant byte first (RFC 9260, 6.8).
+    let sum = !sctp[20..].iter().fold(!0u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 })
+    });
+    sctp[28..32].copy_from_slice(&sum.to_le_bytes());
+    let mut unchecked = udp("10.0.0.1", 4001, "10.96.0.1", 80, b"no checksum");
+    unchecked[26..28].fill(0);
+    let echo = ipv4("10.0.0.1", "10.96.0.1", IpProtocol::Icmp, 8 + 3, |bytes| {
+        smoltcp::wire::Icmpv4Repr::EchoRequest { ident: 7, seq_no: 1, data: b"abc" }
+            .emit(&mut smoltcp::wire::Icmpv4Packet::new_unchecked(bytes), &ChecksumCapabilities::default());
+    });
+    for packet in [
+        udp("10.0.0.1", 4000, "10.96.0.1", 80, b"odd length!"),
+        unchecked,
+        tcp("10.0.0.1", "10.96.0.1", segment(4000, 80, TcpControl::Syn, 77, None)),
+        sctp,
+        echo,
+    ] {
+        a.send(&packet);
+        let there = next(&mut b).await;
+        assert_eq!(there[12..20], [172, 18, 0, 2, 10, 0, 0, 2]);
+        assert_true_checksums(&there);
+        // Back again: swap addresses and ports, and make a reply of an echo request.
+        let mut back = there.to_vec();
+        back[12..16].copy_from_slice(&there[16..20]);
+        back[16..20].copy_from_slice(&there[12..16]);
+        if back[9] == 1 {
+            back[20] = 0;
+            // RFC 1624: the type went from 8 to 0.
+            let sum = u32::from(u16::from_be_bytes([back[22], back[23]])) + 0x0800;
+            back[22..24].copy_from_slice(&((sum + (sum >> 16)) as u16).to_be_bytes());
+        } else {
+            back[20..22].copy_from_slice(&there[22..24]);
+            back[22..24].copy_from_slice(&there[20..22]);
+            if back[9] == 132 {
+                // A CRC minds the order; only this network's own rewriting is under test.
+                continue;
+            }
+        }
+        b.send(&back);
+        let back = next(&mut a).await;
+        assert_eq!(back[12..20], [10, 96, 0, 1, 10, 0, 0, 1]);
+        assert_true_checksums(&back);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_foreign_icmp_error_is_translated_inside_and_outside() {
+    use smoltcp::wire::{Icmpv4DstUnreachable, Icmpv4Packet, Icmpv4Repr};
+    let network = network();
+    let mut a = network.attach_raw(&[ip("10.0.0.1")], PortTag(1)).unwrap();
+    let mut b = network.attach_raw(&[ip("10.0.0.2")], PortTag(2)).unwrap();
+    install(&network, dnat("10.96.0.1:80", "10.0.0.2:8080", Some("172.18.0.2")), accept);
+    a.send(&udp("10.0.0.1", 4000, "10.96.0.1", 80, b"question"));
+    let question = next(&mut b).await;
+    let error = Icmpv4Repr::DstUnreachable {
+        reason: Icmpv4DstUnreachable::PortUnreachable,
+        header: Ipv4Repr::parse(&Ipv4Packet::new_checked(&question[..]).unwrap(), &ChecksumCapabilities::default())
+            .unwrap(),
+        data: &question[20..],
+    };
+    b.send(&ipv4("10.0.0.2", "172.18.0.2", IpProtocol::Icmp, error.buffer_len(), |bytes| {
+        error.emit(&mut Icmpv4Packet::new_unchecked(bytes), &ChecksumCapabilities::default());
+    }));
+    let error = next(&mut a).await;
+    assert_true_checksums(&error);
+    let outer = Ipv4Packet::new_checked(&error[..]).unwrap();
+    assert_eq!((outer.src_addr(), outer.dst_addr()), (v4("10.96.0.1"), v4("10.0.0.1")));
+    let message = Icmpv4Packet::new_checked(outer.payload()).unwrap();
+    let Icmpv4Repr::DstUnreachable { header, data, .. } =
+        Icmpv4Repr::parse(&message, &ChecksumCapabilities::default()).unwrap()
+    else {
+        panic!("{message}");
+    };
+    assert_eq!((header.src_addr, header.dst_addr), (v4("10.0.0.1"), v4("10.96.0.1")));
+    assert_eq!(data[..4], [15, 160, 0, 80], "ports 4000 and 80");
+}
+
 /// A valid packet of some kind, to be damaged.
 fn seedling() -> impl Strategy<Value = Vec<u8>> {
     let ports = (1u16..4, 1u16..4);
@@ -250,28 +355,34 @@ fn seedling() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
+/// Makes the checksums of a packet right, if it can be read that far.
+pub(crate) fn repair(packet: &mut [u8]) {
+    let Ok(mut ip) = Ipv4Packet::new_checked(packet) else { return };
+    ip.fill_checksum();
+    let (src, dst) = (IpAddress::Ipv4(ip.src_addr()), IpAddress::Ipv4(ip.dst_addr()));
+    match ip.next_header() {
+        IpProtocol::Tcp if ip.payload_mut().len() >= 20 => {
+            TcpPacket::new_unchecked(ip.payload_mut()).fill_checksum(&src, &dst);
+        }
+        IpProtocol::Udp => {
+            if let Ok(mut udp) = UdpPacket::new_checked(ip.payload_mut()) {
+                udp.fill_checksum(&src, &dst);
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Damages single bytes and, mostly, repairs the checksums, so that the damage gets past the door.
 fn damaged() -> impl Strategy<Value = Vec<u8>> {
     (seedling(), proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4), any::<bool>()).prop_map(
-        |(mut packet, damage, repair)| {
+        |(mut packet, damage, is_repaired)| {
             for (at, byte) in damage {
                 let at = at.index(packet.len());
                 packet[at] = byte;
             }
-            if repair && let Ok(mut ip) = Ipv4Packet::new_checked(&mut packet) {
-                ip.fill_checksum();
-                let (src, dst) = (IpAddress::Ipv4(ip.src_addr()), IpAddress::Ipv4(ip.dst_addr()));
-                match ip.next_header() {
-                    IpProtocol::Tcp if ip.payload_mut().len() >= 20 => {
-                        TcpPacket::new_unchecked(ip.payload_mut()).fill_checksum(&src, &dst);
-                    }
-                    IpProtocol::Udp => {
-                        if let Ok(mut udp) = UdpPacket::new_checked(ip.payload_mut()) {
-                            udp.fill_checksum(&src, &dst);
-                        }
-                    }
-                    _ => {}
-                }
+            if is_repaired {
+                repair(&mut packet);
             }
             packet
         },

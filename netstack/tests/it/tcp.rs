@@ -273,3 +273,61 @@ async fn a_peer_that_reads_nothing_does_not_keep_a_dropped_connection_for_ever()
     let error = client.read_to_end(&mut Vec::new()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_full_backlog_makes_clients_wait_and_not_fail() {
+    const BACKLOG: usize = 4096;
+    let network = network();
+    let (a, b) = (host(&network, "10.0.0.1"), host(&network, "10.0.0.2"));
+    let listener = b.tcp_listen(80).unwrap();
+    let mut clients = Vec::new();
+    for _ in 0..BACKLOG {
+        clients.push(a.tcp_connect(at("10.0.0.2:80")).await.unwrap());
+    }
+    let late = tokio::spawn(async move { a.tcp_connect(at("10.0.0.2:80")).await.map(|_| ()) });
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!late.is_finished());
+    drop(listener.accept().await.unwrap());
+    late.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_segment_is_acknowledged_with_the_answer_to_it() {
+    let network = network();
+    let Pair { mut client, mut server, .. } = pair(&network).await;
+    let packets = |network: &Network| network.flows().iter().map(|flow| flow.packets[0] + flow.packets[1]).sum::<u64>();
+    let before = packets(&network);
+    let server = tokio::spawn(async move {
+        for _ in 0..100 {
+            let byte = server.read_u8().await.unwrap();
+            server.write_u8(byte).await.unwrap();
+        }
+        server
+    });
+    for _ in 0..100 {
+        client.write_u8(1).await.unwrap();
+        client.read_u8().await.unwrap();
+    }
+    drop(server.await.unwrap());
+    assert!(packets(&network) - before < 210, "{}", packets(&network) - before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_segment_without_an_answer_is_acknowledged_too() {
+    let network = network();
+    let Pair { mut client, mut server, .. } = pair(&network).await;
+    let reader = tokio::spawn(async move {
+        assert_eq!(server.read_u8().await.unwrap(), 1);
+        // Neither reads again nor answers.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        server
+    });
+    tokio::task::yield_now().await;
+    client.write_u8(1).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let sent = network.flows()[0].packets;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let flow = &network.flows()[0];
+    assert_eq!(flow.packets, [sent[0], sent[1] + 1], "one ACK, no retransmission");
+    drop(reader.await.unwrap());
+}

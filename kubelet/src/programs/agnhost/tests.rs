@@ -109,3 +109,16 @@ async fn the_printing_subcommands_print() {
         (1, Some("Error: unknown command \"nothing\" for \"app\""))
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_clients_of_one_script_are_served_at_once() {
+    let network = network();
+    let server = Machine::at(&network, "10.0.0.2");
+    let client = Machine::at(&network, "10.0.0.1");
+    let _running = serving(&server, &["agnhost", "netexec"]);
+    let script = "for i in $(seq 50); do (curl -s 10.0.0.2:8080/hostname; echo) & done; wait";
+    let ran = client.sh(script).await;
+    assert_eq!(ran.stdout.matches("web-0").count(), 50, "{ran:?}");
+    let big = client.sh("dd if=/dev/zero of=/tmp/big bs=1M count=20 status=none; nc -l -p 9000 | wc -c & until nc 10.0.0.1 9000 < /tmp/big 2>/dev/null; do :; done; wait").await;
+    assert_eq!(big.stdout, "20971520\n", "{big:?}");
+}

@@ -1,7 +1,11 @@
 //! `awk`: patterns and actions over records and fields (POSIX), without output to files and pipes, `getline` and own functions.
 
+mod ast;
+mod functions;
+mod lexer;
 mod parse;
 mod run;
+mod value;
 
 use super::Tool;
 use super::options::{Options, Order};
@@ -56,7 +60,7 @@ async fn awk(c: &mut Container) -> Outcome {
     }
 }
 
-async fn execute(c: &mut Container, machine: &mut Machine, program: &parse::Program, operands: &[String]) -> Outcome {
+async fn execute(c: &mut Container, machine: &mut Machine, program: &ast::Program, operands: &[String]) -> Outcome {
     let wrong = |message: String| io::Error::new(io::ErrorKind::InvalidInput, message);
     machine.begin(program).map_err(wrong)?;
     c.print(machine.take_output()).await?;

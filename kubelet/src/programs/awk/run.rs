@@ -1,7 +1,9 @@
-//! awk's values and what its statements do.
+//! What awk's rules, statements and expressions do.
 
-use super::parse::{Binary, Expression, Pattern, Program, Statement, compiled, number_length};
-use regex::{Captures, Regex};
+use super::ast::{Expression, Pattern, Program, Statement};
+use super::parse::compiled;
+use super::value::{Value, apply};
+use regex::Regex;
 use std::collections::{BTreeMap, HashMap};
 
 /// Steps that one record, `BEGIN` or `END` may take: awk runs without letting others run in between.
@@ -9,95 +11,12 @@ const STEPS: u64 = 10_000_000;
 /// Bytes of output that wait to be written.
 const OUTPUT: usize = 64 << 10;
 /// Bytes that variables and output may hold.
-const MEMORY: usize = 64 << 20;
+pub(super) const MEMORY: usize = 64 << 20;
 /// Most fields of a record.
 const FIELDS: usize = 100_000;
 
-/// A number, a text, or a text from outside that may look like a number.
-#[derive(Clone, Debug)]
-enum Value {
-    Number(f64),
-    Text(String),
-    Input(String),
-    Unset,
-}
-
-impl Value {
-    fn number(&self) -> f64 {
-        match self {
-            Value::Number(number) => *number,
-            Value::Text(text) | Value::Input(text) => leading_number(text),
-            Value::Unset => 0.0,
-        }
-    }
-
-    fn text(&self) -> String {
-        match self {
-            Value::Number(number) => shown(*number),
-            Value::Text(text) | Value::Input(text) => text.clone(),
-            Value::Unset => String::new(),
-        }
-    }
-
-    fn holds(&self) -> bool {
-        match self {
-            Value::Number(number) => *number != 0.0,
-            Value::Text(text) => !text.is_empty(),
-            Value::Input(text) if self.looks_numeric() => leading_number(text) != 0.0,
-            Value::Input(text) => !text.is_empty(),
-            Value::Unset => false,
-        }
-    }
-
-    fn looks_numeric(&self) -> bool {
-        match self {
-            Value::Number(_) | Value::Unset => true,
-            Value::Text(_) => false,
-            Value::Input(text) => {
-                let trimmed = text.trim();
-                let unsigned = trimmed.trim_start_matches(['-', '+']);
-                !unsigned.is_empty()
-                    && trimmed.len() - unsigned.len() <= 1
-                    && number_length(unsigned) == unsigned.len()
-                    && unsigned.parse::<f64>().is_ok()
-            }
-        }
-    }
-}
-
-fn leading_number(text: &str) -> f64 {
-    let trimmed = text.trim_start();
-    let (sign, digits) = match trimmed.strip_prefix('-') {
-        Some(digits) => (-1.0, digits),
-        None => (1.0, trimmed.strip_prefix('+').unwrap_or(trimmed)),
-    };
-    sign * digits[..number_length(digits)].parse::<f64>().unwrap_or(0.0)
-}
-
-/// A number as `%.6g` shows it; whole ones as they are.
-fn shown(number: f64) -> String {
-    if number == number.trunc() && number.abs() < 1e16 {
-        return format!("{number:.0}").replace("-0", if number == 0.0 { "0" } else { "-0" });
-    }
-    let magnitude = number.abs().log10().floor();
-    if (-4.0..6.0).contains(&magnitude) {
-        let text = format!("{number:.*}", (5.0 - magnitude) as usize);
-        return text.trim_end_matches('0').trim_end_matches('.').to_owned();
-    }
-    let text = format!("{number:.5e}");
-    match text.split_once('e') {
-        Some((mantissa, exponent)) => {
-            let mantissa =
-                if mantissa.contains('.') { mantissa.trim_end_matches('0').trim_end_matches('.') } else { mantissa };
-            let (sign, digits) = exponent.strip_prefix('-').map_or(('+', exponent), |digits| ('-', digits));
-            format!("{mantissa}e{sign}{digits:0>2}")
-        }
-        None => text,
-    }
-}
-
 /// Why a list of statements ends early.
-enum Stop {
+pub(super) enum Stop {
     Next,
     Break,
     Continue,
@@ -105,20 +24,20 @@ enum Stop {
     Mistake(String),
 }
 
-type Ran<T> = Result<T, Stop>;
+pub(super) type Ran<T> = Result<T, Stop>;
 
 /// awk while it runs.
 pub(super) struct Machine {
-    variables: HashMap<String, Value>,
-    arrays: HashMap<String, BTreeMap<String, Value>>,
+    pub(super) variables: HashMap<String, Value>,
+    pub(super) arrays: HashMap<String, BTreeMap<String, Value>>,
     /// `$0`, then the fields.
-    record: String,
+    pub(super) record: String,
     fields: Vec<String>,
     inside: Vec<bool>,
     output: Vec<u8>,
     exit: Option<i32>,
     steps: u64,
-    held: usize,
+    pub(super) held: usize,
     expressions: HashMap<String, Regex>,
 }
 
@@ -260,7 +179,7 @@ impl Machine {
     }
 
     /// Splits by `FS`, or by a separator of its own.
-    fn split(&mut self, text: &str, separator: Option<String>) -> Vec<String> {
+    pub(super) fn split(&mut self, text: &str, separator: Option<String>) -> Vec<String> {
         let separator = separator.unwrap_or_else(|| self.variable("FS"));
         let mut parts: Vec<String> = if separator == " " {
             text.split_whitespace().map(str::to_owned).collect()
@@ -415,7 +334,7 @@ impl Machine {
         Ok(())
     }
 
-    fn formatted(&mut self, values: &[Expression]) -> Ran<Vec<u8>> {
+    pub(super) fn formatted(&mut self, values: &[Expression]) -> Ran<Vec<u8>> {
         let mut texts = Vec::new();
         for value in values {
             let value = self.value(value)?;
@@ -449,7 +368,7 @@ impl Machine {
         }
     }
 
-    fn assign(&mut self, target: &Expression, value: Value) -> Ran<()> {
+    pub(super) fn assign(&mut self, target: &Expression, value: Value) -> Ran<()> {
         match target {
             Expression::Variable(name) if name == "NF" => {
                 let count = (value.number().max(0.0) as usize).min(FIELDS);
@@ -494,7 +413,7 @@ impl Machine {
         self.record = self.fields.join(&self.variable("OFS"));
     }
 
-    fn value(&mut self, expression: &Expression) -> Ran<Value> {
+    pub(super) fn value(&mut self, expression: &Expression) -> Ran<Value> {
         self.step()?;
         let truth = |holds: bool| Value::Number(f64::from(u8::from(holds)));
         Ok(match expression {
@@ -555,7 +474,7 @@ impl Machine {
     }
 
     /// An operand of `~` as a regular expression.
-    fn pattern(&mut self, pattern: &Expression) -> Ran<Regex> {
+    pub(super) fn pattern(&mut self, pattern: &Expression) -> Ran<Regex> {
         match pattern {
             Expression::Matches(expression) => Ok(expression.clone()),
             other => {
@@ -564,130 +483,4 @@ impl Machine {
             }
         }
     }
-
-    fn call(&mut self, name: &str, arguments: &[Expression]) -> Ran<Value> {
-        let first = |machine: &mut Self| match arguments.first() {
-            Some(argument) => machine.value(argument),
-            None => Ok(Value::Input(machine.record.clone())),
-        };
-        Ok(match name {
-            "length" => match arguments.first() {
-                Some(Expression::Variable(array)) if self.arrays.contains_key(array) => {
-                    Value::Number(self.arrays[array].len() as f64)
-                }
-                _ => Value::Number(first(self)?.text().chars().count() as f64),
-            },
-            "tolower" => Value::Text(first(self)?.text().to_lowercase()),
-            "toupper" => Value::Text(first(self)?.text().to_uppercase()),
-            "int" => Value::Number(first(self)?.number().trunc()),
-            "sqrt" => Value::Number(first(self)?.number().sqrt()),
-            "exp" => Value::Number(first(self)?.number().exp()),
-            "log" => Value::Number(first(self)?.number().ln()),
-            "sin" => Value::Number(first(self)?.number().sin()),
-            "cos" => Value::Number(first(self)?.number().cos()),
-            "systime" => Value::Number(crate::programs::clock::now().as_second() as f64),
-            "sprintf" => Value::Text(String::from_utf8_lossy(&self.formatted(arguments)?).into_owned()),
-            "index" if arguments.len() == 2 => {
-                let (text, wanted) = (self.value(&arguments[0])?.text(), self.value(&arguments[1])?.text());
-                Value::Number(text.find(&wanted).map_or(0, |at| text[..at].chars().count() + 1) as f64)
-            }
-            "substr" if arguments.len() >= 2 => {
-                let text = self.value(&arguments[0])?.text();
-                let start = self.value(&arguments[1])?.number().round();
-                let length = match arguments.get(2) {
-                    Some(length) => self.value(length)?.number().round(),
-                    None => f64::INFINITY,
-                };
-                let inside = |at: usize| {
-                    let position = at as f64 + 1.0;
-                    position >= start && position < start + length
-                };
-                Value::Text(text.chars().enumerate().filter(|(at, _)| inside(*at)).map(|(_, c)| c).collect())
-            }
-            "split" if arguments.len() >= 2 => {
-                let text = self.value(&arguments[0])?.text();
-                let Expression::Variable(array) = &arguments[1] else {
-                    return Err(Stop::Mistake("split: no array".to_owned()));
-                };
-                let separator = match arguments.get(2) {
-                    Some(Expression::Matches(expression)) => Some(expression.as_str().to_owned()),
-                    Some(separator) => Some(self.value(separator)?.text()),
-                    None => None,
-                };
-                let parts = self.split(&text, separator);
-                let count = parts.len();
-                self.held += text.len();
-                let elements =
-                    parts.into_iter().enumerate().map(|(at, part)| ((at + 1).to_string(), Value::Input(part)));
-                self.arrays.insert(array.clone(), elements.collect());
-                Value::Number(count as f64)
-            }
-            "match" if arguments.len() >= 2 => {
-                let text = self.value(&arguments[0])?.text();
-                let expression = self.pattern(&arguments[1])?;
-                let (start, length) = match expression.find(&text) {
-                    Some(found) => {
-                        (text[..found.start()].chars().count() as f64 + 1.0, found.as_str().chars().count() as f64)
-                    }
-                    None => (0.0, -1.0),
-                };
-                self.variables.insert("RSTART".to_owned(), Value::Number(start));
-                self.variables.insert("RLENGTH".to_owned(), Value::Number(length));
-                Value::Number(start)
-            }
-            "sub" | "gsub" if arguments.len() >= 2 => {
-                let expression = self.pattern(&arguments[0])?;
-                let replacement = self.value(&arguments[1])?.text();
-                let whole = Expression::Field(Box::new(Expression::Number(0.0)));
-                let target = arguments.get(2).unwrap_or(&whole);
-                let text = self.value(target)?.text();
-                let limit = usize::from(name == "sub");
-                let mut count = 0;
-                let changed = expression
-                    .replacen(&text, limit, |captures: &Captures<'_>| {
-                        count += 1;
-                        replacement.replace("\\&", "\u{0}").replace('&', &captures[0]).replace('\u{0}', "&")
-                    })
-                    .into_owned();
-                if count > 0 {
-                    self.assign(target, Value::Text(changed))?;
-                }
-                Value::Number(f64::from(count))
-            }
-            other => return Err(Stop::Mistake(format!("call to undefined function {other}"))),
-        })
-    }
-}
-
-fn apply(operator: Binary, left: &Value, right: &Value) -> Ran<Value> {
-    let truth = |holds: bool| Value::Number(f64::from(u8::from(holds)));
-    let numeric = left.looks_numeric() && right.looks_numeric();
-    let order = || match numeric {
-        true => left.number().partial_cmp(&right.number()),
-        false => Some(left.text().cmp(&right.text())),
-    };
-    Ok(match operator {
-        Binary::Add => Value::Number(left.number() + right.number()),
-        Binary::Subtract => Value::Number(left.number() - right.number()),
-        Binary::Multiply => Value::Number(left.number() * right.number()),
-        Binary::Divide | Binary::Modulo if right.number() == 0.0 => {
-            return Err(Stop::Mistake("division by zero".to_owned()));
-        }
-        Binary::Divide => Value::Number(left.number() / right.number()),
-        Binary::Modulo => Value::Number(left.number() % right.number()),
-        Binary::Power => Value::Number(left.number().powf(right.number())),
-        Binary::Concatenate => {
-            let text = left.text() + &right.text();
-            if text.len() > MEMORY / 4 {
-                return Err(Stop::Mistake("out of memory".to_owned()));
-            }
-            Value::Text(text)
-        }
-        Binary::Less => truth(order().is_some_and(|order| order.is_lt())),
-        Binary::LessOrEqual => truth(order().is_some_and(|order| order.is_le())),
-        Binary::Equal => truth(order().is_some_and(|order| order.is_eq())),
-        Binary::NotEqual => truth(!order().is_some_and(|order| order.is_eq())),
-        Binary::Greater => truth(order().is_some_and(|order| order.is_gt())),
-        Binary::GreaterOrEqual => truth(order().is_some_and(|order| order.is_ge())),
-    })
 }

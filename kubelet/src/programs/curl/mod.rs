@@ -6,6 +6,7 @@
 mod report;
 mod tls;
 mod transfer;
+mod url;
 
 #[cfg(test)]
 mod tests;

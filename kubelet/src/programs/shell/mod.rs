@@ -8,6 +8,7 @@
 //! Not here: aliases, job control with `fg`/`bg`, coprocesses, process substitution.
 
 mod arithmetic;
+mod braces;
 mod builtins;
 mod conditions;
 mod expand;
@@ -15,6 +16,7 @@ mod fields;
 mod interactive;
 mod invoke;
 pub(crate) mod jobs;
+mod parameter;
 pub(crate) mod pattern;
 mod redirect;
 mod run;

@@ -1,0 +1,16 @@
+//! The rules of cluster DNS, at its edge: what is answered, over what, and what is forwarded.
+//!
+//! Files follow the sections of the Kubernetes DNS specification 1.1.0 where it has one.
+
+mod cluster;
+mod forwarding;
+mod garbage;
+mod names;
+mod pods;
+mod reverse;
+mod spec_2_2_version;
+mod spec_2_3_cluster_ip;
+mod spec_2_4_headless;
+mod spec_2_5_external_name;
+mod sync;
+mod transport;

@@ -1,0 +1,36 @@
+//! What becomes of a Pod, seen through the API, under a paused clock where time matters.
+
+use coracle::Cluster;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::Api;
+
+/// The condition's last transition, in seconds after the pod started, once it is true.
+async fn became_true(cluster: &Cluster, pod: &str, condition: &str) -> i64 {
+    let api: Api<Pod> = Api::default_namespaced(cluster.client());
+    loop {
+        let pod = api.get(pod).await.expect("the pod");
+        let status = pod.status.expect("a status");
+        let conditions = status.conditions.unwrap_or_default();
+        let found = conditions.iter().find(|known| known.type_ == condition && known.status == "True");
+        if let (Some(start), Some(time)) =
+            (status.start_time, found.and_then(|found| found.last_transition_time.as_ref()))
+        {
+            return time.0.as_second() - start.0.as_second();
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_with_a_probe_is_ready_as_soon_as_its_program_listens() {
+    let cluster = Cluster::builder().seed(1).start().await.expect("a cluster");
+    let pod = |name: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{containers: [{{name: c, image: agnhost, args: \
+             [netexec, --http-port=8080], readinessProbe: {{httpGet: {{path: /healthz, port: 8080}}, periodSeconds: 100}}}}]}}}}"
+        )
+    };
+    cluster.apply(&pod("listening")).await.expect("applied");
+    assert!(became_true(&cluster, "listening", "Ready").await < 5, "not after a whole period of 100 s");
+    cluster.stop().await;
+}
