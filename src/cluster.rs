@@ -261,7 +261,12 @@ impl Builder {
         let policy = Arc::new(policy::start(
             &informers,
             network.clone(),
-            policy::Config { node_addresses: nodes.clone(), request_progress, ..policy::Config::default() },
+            policy::Config {
+                node_addresses: nodes.clone(),
+                cluster_network_policies: true,
+                request_progress,
+                ..policy::Config::default()
+            },
         ));
         network.install(Hooks { translate: proxy.translator(), filter: policy.filter() });
         progress("network");

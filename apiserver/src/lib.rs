@@ -125,10 +125,12 @@ struct Inner {
 impl ApiServer {
     /// A server of these kinds over `store`.
     pub fn new(store: Arc<dyn Store>, registry: Registry, config: Config) -> Self {
+        let schemas = Schemas::new();
+        registry.iter().for_each(|kind| schemas.register_kind(kind));
         let inner = Inner {
             store,
             registry: ArcSwap::from_pointee(registry),
-            schemas: Arc::new(Schemas::new()),
+            schemas: Arc::new(schemas),
             clock: Clock::starting_at(config.start),
             identifiers: Identifiers::new(config.seed),
             pod_streams: RwLock::default(),
@@ -172,8 +174,10 @@ impl ApiServer {
         self.inner.registry.load_full()
     }
 
-    /// Adds or replaces a kind at run time (a CustomResourceDefinition).
+    /// Adds or replaces a kind at run time (a CustomResourceDefinition), with the schema it brings.
     pub fn add_kind(&self, kind: ResourceKind) {
+        // Before the row: no request may find the kind without its type.
+        self.inner.schemas.register_kind(&kind);
         self.inner.registry.rcu(|registry| {
             let mut registry = Registry::clone(registry);
             registry.insert(kind.clone());
@@ -181,7 +185,7 @@ impl ApiServer {
         });
     }
 
-    /// The types of all kinds; a CustomResourceDefinition registers its own.
+    /// The types of all kinds.
     pub fn schemas(&self) -> &Arc<Schemas> {
         &self.inner.schemas
     }

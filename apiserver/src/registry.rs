@@ -4,6 +4,7 @@
 //! [`crate::kinds`]; a CustomResourceDefinition adds one at run time.
 
 use crate::kinds;
+use crate::schema::ObjectRef;
 use crate::status::{FieldError, Status};
 use async_trait::async_trait;
 use serde_json::Value;
@@ -66,6 +67,8 @@ pub struct ResourceKind {
     pub validate_update: fn(&ResourceKind, new: &Value, old: &Value, subresource: &str) -> Vec<FieldError>,
     /// A second view on another row's objects (`events.k8s.io/v1` on core Events); `None` if the kind stores its own.
     pub view_of: Option<View>,
+    /// The type of its objects if the built-in table has none: a custom resource's, by which bodies are checked and documents made.
+    pub schema: Option<ObjectRef>,
 }
 
 /// What an object's name may look like.
@@ -213,6 +216,7 @@ impl ResourceKind {
             scale: None,
             validate_update: |_, _, _, _| Vec::new(),
             view_of: None,
+            schema: None,
         }
     }
 
@@ -328,6 +332,12 @@ impl ResourceKind {
     /// Changes of the spec count up `metadata.generation`.
     pub fn with_generation(mut self) -> Self {
         self.generation = true;
+        self
+    }
+
+    /// The type of its objects, made by [`object_type`](crate::schema::structural::object_type).
+    pub fn with_schema(mut self, schema: ObjectRef) -> Self {
+        self.schema = Some(schema);
         self
     }
 

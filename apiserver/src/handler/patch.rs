@@ -7,7 +7,7 @@ use super::subresource::Part;
 use super::write::Tracking;
 use crate::schema::decode::{decode_json, decode_yaml};
 use crate::schema::managed_fields::Manager;
-use crate::schema::{Checked, Decoded, apply, patch, strategic};
+use crate::schema::{Checked, Decoded, ObjectRef, apply, patch, strategic};
 use crate::status::{FieldError, Status};
 use axum::body::Body;
 use axum::response::Response;
@@ -79,8 +79,11 @@ impl Call {
             PatchType::Merge | PatchType::Apply => patch::merge_patch(old, sent),
             PatchType::Strategic => {
                 let (group, version, kind) = self.part_kind(part);
-                let ty = self.server.inner.schemas.lookup(group, version, kind);
-                strategic::strategic_merge(&ty.ok_or_else(|| unknown_format(false))?, old, sent)
+                match self.server.inner.schemas.lookup(group, version, kind) {
+                    Some(ty @ ObjectRef::Builtin(_)) => strategic::strategic_merge(&ty, old, sent),
+                    // As in Kubernetes, custom resources have no strategic merge.
+                    _ => Err(unknown_format(false)),
+                }
             }
         }
     }

@@ -5,8 +5,8 @@ use super::create::RACE_ATTEMPTS;
 use super::options::WriteOptions;
 use super::subresource::Part;
 use crate::admission::{AdmissionOperation, AdmissionRequest};
-use crate::schema;
 use crate::schema::managed_fields::{Manager, track_update};
+use crate::schema::{self, ObjectRef, structural};
 use crate::status::{FieldError, Status};
 use crate::storage::{self, Stored, WriteError};
 use crate::strategy;
@@ -64,6 +64,9 @@ impl Call {
         let kind = &self.kind;
         (kind.default)(kind, object);
         if let Some(ty) = self.server.inner.schemas.lookup(&kind.group, &kind.version, &kind.kind) {
+            if let ObjectRef::Own(ty) = &ty {
+                structural::apply_defaults(ty, object);
+            }
             schema::complete(&ty, object);
         }
     }

@@ -585,6 +585,7 @@ fn group_rows() -> Vec<ResourceKind> {
             .with_generation()
             .with_status()
             .with_table([text("Tier"), text("Priority"), text("Age")], cluster_network_policy::row)
+            .with_schema(cluster_network_policy::schema())
             .with_validation(cluster_network_policy::errors),
     ]
 }

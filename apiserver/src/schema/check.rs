@@ -394,8 +394,11 @@ fn without_indices(path: &str) -> String {
     out
 }
 
-/// `v1.Pod` for `api.core.v1.Pod`.
+/// `v1.Pod` for `api.core.v1.Pod`; what Go has for objects without a type for parts of custom resources.
 fn go_object(object: &Object) -> String {
+    if object.is_nameless() {
+        return "map[string]interface {}".to_owned();
+    }
     let mut words = object.name.rsplit('.');
     let (name, package) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
     if package.is_empty() { name.to_owned() } else { format!("{package}.{name}") }

@@ -1,12 +1,13 @@
 //! The type of a custom resource, from the structural OpenAPI v3 schema in its CustomResourceDefinition.
 //!
 //! The outcome is an [`Object`] like those of the built-in table, so that decoding, pruning, merging and publishing need
-//! no second way. Whoever serves a definition registers it ([`Schemas::register`](super::Schemas::register)) once per version.
+//! no second way. A kind's row carries it ([`ResourceKind::with_schema`](crate::registry::ResourceKind::with_schema)); the server
+//! registers it together with the row.
 //!
 //! Follows "Specifying a structural schema" of the Kubernetes documentation. Not here: validation of values.
 
 use super::table;
-use super::types::{Field, ListKind, Map as MapType, Object, ObjectRef, Type};
+use super::types::{Field, Keywords, ListKind, Map as MapType, Object, ObjectRef, Type};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -26,6 +27,22 @@ pub fn object_type(name: &str, schema: &Value) -> Result<ObjectRef, String> {
     })?;
     add_object_fields(&mut object);
     Ok(ObjectRef::Own(Arc::new(object.finish())))
+}
+
+/// The type of the list of such objects.
+pub fn list_type(object: &ObjectRef) -> ObjectRef {
+    let mut list = Object { name: format!("{}List", object.name).into(), ..Object::default() };
+    list.fields.push(Field::new("apiVersion", Type::String));
+    list.fields.push(Field::new("kind", Type::String));
+    let mut items = Field::new("items", Type::list(Type::object(object.clone()), ListKind::Atomic));
+    items.required = true;
+    list.fields.push(items);
+    if let Some(metadata) = table::builtin().named("apimachinery.pkg.apis.meta.v1.ListMeta") {
+        let mut field = Field::new("metadata", Type::object(metadata));
+        field.pointer = false;
+        list.fields.push(field);
+    }
+    ObjectRef::Own(Arc::new(list.finish()))
 }
 
 /// Fills in the defaults that the schema of a custom resource has, inside out as Kubernetes does.
@@ -115,7 +132,8 @@ fn object_node(name: &str, map: &Map<String, Value>, open: bool, path: &str, dep
     }
     let required: Vec<&str> =
         map.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
-    let mut object = Object { name: format!("{name}{path}").into(), open, atomic, ..Object::default() };
+    let own_name = if depth == 0 { name.to_owned() } else { format!("{name}#{}", path.trim_start_matches('.')) };
+    let mut object = Object { name: own_name.into(), open, atomic, keywords: keywords(map), ..Object::default() };
     for (key, property) in properties.into_iter().flatten() {
         // The metadata of the object itself has its own type, whatever the schema says.
         if depth == 0 && matches!(key.as_str(), "apiVersion" | "kind" | "metadata") {
@@ -126,12 +144,41 @@ fn object_node(name: &str, map: &Map<String, Value>, open: bool, path: &str, dep
         field.required = required.contains(&key.as_str());
         field.nullable = property.get("nullable").and_then(Value::as_bool).unwrap_or(false);
         field.default = property.get("default").cloned();
+        // An object carries its own.
+        if !matches!(field.ty, Type::Object { .. }) {
+            field.keywords = property.as_object().and_then(keywords);
+        }
         object.fields.push(field);
     }
     if embedded {
         add_object_fields(&mut object);
     }
     Ok(Type::object(ObjectRef::Own(Arc::new(object.finish()))))
+}
+
+/// What the type itself does not say already.
+fn keywords(map: &Map<String, Value>) -> Keywords {
+    const SAID: [&str; 16] = [
+        "type",
+        "properties",
+        "items",
+        "additionalProperties",
+        "required",
+        "default",
+        "allOf",
+        "anyOf",
+        "oneOf",
+        "not",
+        "x-kubernetes-embedded-resource",
+        "x-kubernetes-int-or-string",
+        "x-kubernetes-list-map-keys",
+        "x-kubernetes-list-type",
+        "x-kubernetes-map-type",
+        "x-kubernetes-preserve-unknown-fields",
+    ];
+    let rest = map.iter().filter(|(key, _)| !SAID.contains(&key.as_str()));
+    let rest: Map<String, Value> = rest.map(|(key, value)| (key.clone(), value.clone())).collect();
+    (!rest.is_empty()).then(|| Arc::new(rest))
 }
 
 fn list_kind(map: &Map<String, Value>) -> ListKind {
@@ -210,6 +257,21 @@ mod tests {
         assert_eq!(applied["spec"]["targets"], json!([{"name": "a", "mode": "full"}, {"name": "b"}]));
         schemas.unregister("example.dev", "v1", "Backup");
         assert!(schemas.lookup("example.dev", "v1", "Backup").is_none());
+    }
+
+    #[test]
+    fn what_the_type_does_not_say_is_kept_for_documents() {
+        let schema = json!({"type": "object", "description": "A backup.", "properties": {
+            "mode": {"type": "string", "enum": ["full"], "default": "full"},
+            "spec": {"type": "object", "minProperties": 1}}});
+        let object = object_type("x.Backup", &schema).expect("structural");
+        let said = |keywords: &Keywords| keywords.as_deref().cloned().map(Value::Object);
+        assert_eq!(said(&object.keywords), Some(json!({"description": "A backup."})));
+        assert_eq!(said(&object.field("mode").expect("a field").keywords), Some(json!({"enum": ["full"]})));
+        let Type::Object { schema: spec, .. } = &object.field("spec").expect("a field").ty else { panic!("an object") };
+        assert_eq!(said(&spec.keywords), Some(json!({"minProperties": 1})));
+        assert_eq!((spec.name.as_ref(), spec.short_name()), ("x.Backup#spec", "Backup"));
+        assert_eq!(list_type(&object).name, "x.BackupList");
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //!
 //! Follows `x-kubernetes-list-type`, `-list-map-keys`, `-map-type` (KEP-555) and the patch strategies of the Go struct tags.
 
-use super::table;
+use super::{structural, table};
+use crate::registry::ResourceKind;
 use arc_swap::ArcSwap;
 use serde_json::Value;
 use std::borrow::Cow;
@@ -16,6 +17,9 @@ use std::sync::Arc;
 
 /// Text of a type: constant for built-in types.
 pub type Text = Cow<'static, str>;
+
+/// Keywords of a JSON schema that are of no use to a walker, such as `description`, `enum` and `maxItems`.
+pub type Keywords = Option<Arc<serde_json::Map<String, Value>>>;
 
 /// The type of a value.
 #[derive(Clone, Debug)]
@@ -108,7 +112,8 @@ pub struct Map {
 /// An object type.
 #[derive(Clone, Debug, Default)]
 pub struct Object {
-    /// Name as OpenAPI has it, without `io.k8s.`: `api.core.v1.Pod`.
+    /// Name as OpenAPI has it, without `io.k8s.`: `api.core.v1.Pod`. Parts of a custom resource have no names of their own: their
+    /// path stands after a `#`.
     pub name: Text,
     /// `group/version/Kind` of the kinds with this type.
     pub kinds: Vec<Text>,
@@ -118,6 +123,8 @@ pub struct Object {
     pub atomic: bool,
     /// Fields that are not listed are kept (`x-kubernetes-preserve-unknown-fields`).
     pub open: bool,
+    /// What documents say about it besides (custom resources).
+    pub keywords: Keywords,
     /// `(outer, tag, index)` of the fields that protobuf knows, sorted.
     pub(crate) tags: Vec<(u16, u16, u16)>,
 }
@@ -149,6 +156,8 @@ pub struct Field {
     pub merge_key: Option<Text>,
     /// What server-side apply assumes if a key of a list is left out; for custom resources also what is filled in.
     pub default: Option<Value>,
+    /// What documents say about it besides (custom resources).
+    pub keywords: Keywords,
 }
 
 /// The patch strategy of a field.
@@ -194,9 +203,15 @@ impl Object {
         self.fields.binary_search_by(|field| field.name.as_ref().cmp(name)).ok().map(|index| &self.fields[index])
     }
 
-    /// The last word of its name: `Pod`.
+    /// The last word of its name, or of the name of the custom resource it is a part of: `Pod`.
     pub fn short_name(&self) -> &str {
-        self.name.rsplit('.').next().unwrap_or(&self.name)
+        let name = self.name.split('#').next().unwrap_or(&self.name);
+        name.rsplit('.').next().unwrap_or(name)
+    }
+
+    /// Whether it is a part of a custom resource, without a name of its own.
+    pub(crate) fn is_nameless(&self) -> bool {
+        self.name.contains('#')
     }
 
     /// The field with this protobuf number inside the message `outer` (0: the object itself).
@@ -239,6 +254,7 @@ impl Field {
             strategy: Strategy::default(),
             merge_key: None,
             default: None,
+            keywords: None,
         }
     }
 
@@ -312,6 +328,13 @@ impl Schemas {
             known.insert(key.clone(), schema.clone());
             known
         });
+    }
+
+    /// Adds or replaces the types of a kind and of its list, if its row brings a schema.
+    pub fn register_kind(&self, kind: &ResourceKind) {
+        let Some(schema) = &kind.schema else { return };
+        self.register(&kind.group, &kind.version, &kind.kind, schema.clone());
+        self.register(&kind.group, &kind.version, &format!("{}List", kind.kind), structural::list_type(schema));
     }
 
     /// Forgets the type of a custom resource.

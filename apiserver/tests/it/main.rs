@@ -7,6 +7,7 @@ mod forms;
 mod garbage;
 mod house;
 mod objects;
+mod own_schemas;
 mod parts;
 mod races;
 mod support;

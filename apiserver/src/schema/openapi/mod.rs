@@ -13,7 +13,7 @@ mod schemas;
 mod tests;
 
 use super::table;
-use super::types::{Object, ObjectRef, Schemas, Type};
+use super::types::{Field, Object, ObjectRef, Schemas, Type};
 use crate::registry::{Registry, ResourceKind};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -179,9 +179,12 @@ fn fingerprint(object: &Object) -> String {
     let fields: Vec<String> = object
         .fields
         .iter()
-        .map(|field| format!("{} {} {} {:?}", field.name, field.required, of(&field.ty), field.default))
+        .map(|field| {
+            let Field { name, required, ty, default, keywords, .. } = field;
+            format!("{name} {required} {} {default:?} {keywords:?}", of(ty))
+        })
         .collect();
-    format!("{} {} {} {fields:?}", object.name, object.open, object.atomic)
+    format!("{} {} {} {:?} {fields:?}", object.name, object.open, object.atomic, object.keywords)
 }
 
 /// Writes paths, and remembers which objects they need.

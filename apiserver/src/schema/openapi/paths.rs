@@ -88,6 +88,10 @@ impl<'a> Writer<'a> {
         if let Some(ObjectRef::Own(object)) = &object {
             self.kinds.insert(object.name.to_string(), vec![gvk.clone()]);
         }
+        if let Some(ObjectRef::Own(list)) = &list {
+            let list_gvk = self::gvk(&kind.group, &kind.version, &format!("{}List", kind.kind));
+            self.kinds.insert(list.name.to_string(), vec![list_gvk]);
+        }
         let (object, list) = (object.as_ref(), list.as_ref());
 
         let mut collection = Vec::new();
@@ -206,13 +210,18 @@ impl<'a> Writer<'a> {
         let answer = operation.answer.map(|answer| self.reference(answer));
         let body = operation.body.map(|body| self.reference(body));
         let patch = (operation.action == "patch").then(|| json!({"type": "object"}));
+        // The last one, strategic merge, is not for custom resources.
+        let patch_types = match operation.answer {
+            Some(ObjectRef::Own(_)) => &PATCH_TYPES[..3],
+            _ => &PATCH_TYPES[..],
+        };
         match self.dialect {
             Dialect::V2 => {
                 if let Some(schema) = body.or_else(|| patch.clone()) {
                     parameters.push(json!({"name": "body", "in": "body", "required": true, "schema": schema}));
                 }
                 if patch.is_some() {
-                    value["consumes"] = PATCH_TYPES.as_slice().into();
+                    value["consumes"] = patch_types.into();
                 }
                 let mut ok = json!({"description": "OK"});
                 if let Some(schema) = answer {
@@ -222,7 +231,7 @@ impl<'a> Writer<'a> {
                 value["produces"] = json!(["application/json"]);
             }
             Dialect::V3 => {
-                let types: &[&str] = if patch.is_some() { &PATCH_TYPES } else { &["application/json"] };
+                let types: &[&str] = if patch.is_some() { patch_types } else { &["application/json"] };
                 if let Some(schema) = body.or(patch) {
                     let content: Map<String, Value> =
                         types.iter().map(|name| ((*name).to_owned(), json!({"schema": schema}))).collect();

@@ -1,6 +1,6 @@
 //! The schemas of objects, fields and types.
 
-use super::super::types::{Field, ListKind, Object, ObjectRef, Type};
+use super::super::types::{Field, Keywords, ListKind, Object, ObjectRef, Type};
 use super::{Dialect, Writer, gvk};
 use serde_json::{Map, Value, json};
 
@@ -27,6 +27,7 @@ impl Writer<'_> {
 
     fn object(&mut self, object: &Object) -> Value {
         let mut value = json!({"type": "object"});
+        add_keywords(&mut value, &object.keywords);
         if let Some(text) = self.described(object, None) {
             value["description"] = text.into();
         }
@@ -78,6 +79,7 @@ impl Writer<'_> {
         if let Some(text) = text {
             value["description"] = text.into();
         }
+        add_keywords(&mut value, &field.keywords);
         if let Some(default) = &field.default {
             value["default"] = default.clone();
         }
@@ -122,8 +124,9 @@ impl Writer<'_> {
             Type::SchemaOr(_) => json!({}),
             Type::Object { schema, .. } => match schema {
                 ObjectRef::Builtin(_) => self.reference(schema),
-                // Custom resources have no named parts.
-                ObjectRef::Own(object) => self.object(object),
+                // Custom resources have no named parts; only their lists refer to something.
+                ObjectRef::Own(object) if object.is_nameless() => self.object(object),
+                ObjectRef::Own(_) => self.reference(schema),
             },
             Type::List(list) => {
                 let mut items = self.type_of(&list.element);
@@ -158,6 +161,12 @@ impl Writer<'_> {
 
     fn described(&self, object: &Object, field: Option<&str>) -> Option<String> {
         self.documents.describe.as_ref()?(&object.name, field)
+    }
+}
+
+fn add_keywords(value: &mut Value, keywords: &Keywords) {
+    for (name, keyword) in keywords.iter().flat_map(|keywords| keywords.iter()) {
+        value[name] = keyword.clone();
     }
 }
 

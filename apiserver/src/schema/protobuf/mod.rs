@@ -18,7 +18,7 @@ use super::check::JSON_SCHEMA;
 use super::decode::MAX_DEPTH;
 use super::table::builtin;
 use super::time;
-use super::types::{Field, List, Object, SchemaOr, Schemas, Type};
+use super::types::{Field, List, Object, ObjectRef, SchemaOr, Schemas, Type};
 use crate::status::Status;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -57,7 +57,8 @@ pub fn decode(schemas: &Schemas, body: &[u8]) -> Result<Value, Status> {
         }
     }
     let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
-    let Some(object) = schemas.lookup(group, version, &kind) else {
+    // Custom resources have no field numbers.
+    let Some(object @ ObjectRef::Builtin(_)) = schemas.lookup(group, version, &kind) else {
         return Err(Status::bad_request(format!(
             "no kind {kind:?} is registered for version {api_version:?} in the protobuf scheme"
         )));

@@ -1,6 +1,11 @@
 //! ClusterNetworkPolicy (`policy.networking.k8s.io/v1alpha2`): policies of the whole cluster, in tiers around NetworkPolicy.
 //!
-//! Follows the network-policy-api types; the limits are those of its schema.
+//! Follows the network-policy-api types; the limits are those of its schema. Kubernetes reads them from the definition of the
+//! custom resource; here they are checked by hand, in the words of a built-in kind.
+
+mod schema;
+
+pub(super) use schema::schema;
 
 use super::field::{invalid, one_of, too_many};
 use super::json::{int, list, present, text, texts};
@@ -10,22 +15,31 @@ use crate::registry::ResourceKind;
 use crate::status::FieldError;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use std::collections::HashSet;
+use std::ops::RangeInclusive;
 
-/// Rules per direction, peers per rule and protocols per rule.
+/// Rules per direction, peers and protocols per rule, networks and names per peer.
 const MOST: usize = 25;
-/// Priorities are 0 to this, lower first.
-const LOWEST_PRIORITY: i64 = 1000;
+/// Lower ones come first.
+const PRIORITIES: RangeInclusive<i64> = 0..=1000;
+/// Bytes of a rule's name.
+const LONGEST_NAME: usize = 100;
+/// Peers whose ports have no names.
+const PORTLESS: [&str; 3] = ["networks", "nodes", "domainNames"];
+const TIERS: [&str; 2] = ["Admin", "Baseline"];
+const ACTIONS: [&str; 3] = ["Accept", "Deny", "Pass"];
+const CONDITION_STATUSES: [&str; 3] = ["True", "False", "Unknown"];
 
 /// Everything wrong with a policy.
 pub(super) fn errors(kind: &ResourceKind, policy: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = metadata::errors(kind, policy, old);
     match text(policy, "/spec/tier") {
         "" => errors.push(FieldError::required("spec.tier", "")),
-        tier => one_of(&mut errors, "spec.tier", tier, &["Admin", "Baseline"]),
+        tier => one_of(&mut errors, "spec.tier", tier, &TIERS),
     }
     match int(policy, "/spec/priority") {
         None => errors.push(FieldError::required("spec.priority", "")),
-        Some(0..=LOWEST_PRIORITY) => {}
+        Some(priority) if PRIORITIES.contains(&priority) => {}
         Some(priority) => {
             errors.push(FieldError::invalid(
                 "spec.priority",
@@ -47,16 +61,20 @@ pub(super) fn errors(kind: &ResourceKind, policy: &Value, old: Option<&Value>) -
             rule_errors(rule, &format!("spec.{direction}[{index}]"), peers, &mut errors);
         }
     }
+    condition_errors(policy, &mut errors);
     errors
 }
 
 fn rule_errors(rule: &Value, field: &str, peers: &str, errors: &mut Vec<FieldError>) {
     let name = text(rule, "/name");
-    if name.len() > 100 {
-        errors.push(super::field::too_long(format!("{field}.name"), 100));
+    if name.len() > LONGEST_NAME {
+        errors.push(super::field::too_long(format!("{field}.name"), LONGEST_NAME));
     }
     let action = text(rule, "/action");
-    one_of(errors, format!("{field}.action"), action, &["Accept", "Deny", "Pass"]);
+    match action {
+        "" => errors.push(FieldError::required(format!("{field}.action"), "")),
+        _ => one_of(errors, format!("{field}.action"), action, &ACTIONS),
+    }
     let found = list(rule, &format!("/{peers}"));
     if found.is_empty() {
         errors.push(FieldError::required(format!("{field}.{peers}"), "must have at least 1 item"));
@@ -71,11 +89,13 @@ fn rule_errors(rule: &Value, field: &str, peers: &str, errors: &mut Vec<FieldErr
             &["namespaces", "pods"]
         };
         one_field(peer, &field, known, errors);
-        for (index, network) in texts(peer, "/networks").into_iter().enumerate() {
-            errors.extend(super::field::complaints(
-                &format!("{field}.networks[{index}]"),
-                network,
-                names::cidr(network),
+        set_errors(peer, "networks", &field, names::cidr, errors);
+        set_errors(peer, "domainNames", &field, domain_name, errors);
+        let portless = PORTLESS.iter().any(|name| present(peer, &format!("/{name}")).is_some());
+        if portless && list(rule, "/protocols").iter().any(|it| present(it, "/destinationNamedPort").is_some()) {
+            errors.push(FieldError::forbidden(
+                &field,
+                "networks, nodes and domainNames have no named ports and may not be used with `destinationNamedPort`",
             ));
         }
         if present(peer, "/domainNames").is_some() && action != "Accept" {
@@ -86,7 +106,9 @@ fn rule_errors(rule: &Value, field: &str, peers: &str, errors: &mut Vec<FieldErr
         }
     }
     let protocols = list(rule, "/protocols");
-    if protocols.len() > MOST {
+    if present(rule, "/protocols").is_some() && protocols.is_empty() {
+        errors.push(FieldError::required(format!("{field}.protocols"), "must have at least 1 item"));
+    } else if protocols.len() > MOST {
         errors.push(too_many(format!("{field}.protocols"), protocols.len(), MOST));
     }
     for (index, protocol) in protocols.iter().enumerate() {
@@ -104,25 +126,81 @@ fn protocol_errors(protocol: &Value, field: &str, errors: &mut Vec<FieldError>) 
             continue;
         };
         one_field(port, &at, &["number", "range"], errors);
-        let mut number = |pointer: &str| {
-            let value = int(port, pointer);
-            if let Some(value) = value
-                && let Some(complaint) = names::port_number(value)
-            {
-                errors.push(FieldError::invalid(
-                    format!("{at}{}", pointer.replace('/', ".")),
-                    &json!(value),
-                    complaint,
-                ));
+        for number in ["/number", "/range/start", "/range/end"] {
+            let field = format!("{at}{}", number.replace('/', "."));
+            match int(port, number) {
+                Some(value) => errors.extend(
+                    names::port_number(value).map(|complaint| FieldError::invalid(field, &json!(value), complaint)),
+                ),
+                None if number != "/number" && present(port, "/range").is_some() => {
+                    errors.push(FieldError::required(field, ""));
+                }
+                None => {}
             }
-            value
-        };
-        number("/number");
-        if let (Some(start), Some(end)) = (number("/range/start"), number("/range/end"))
+        }
+        if let (Some(start), Some(end)) = (int(port, "/range/start"), int(port, "/range/end"))
             && start >= end
         {
             let detail = "start must be less than end";
             errors.push(FieldError::invalid(format!("{at}.range"), &json!(start), detail));
+        }
+    }
+}
+
+/// The list `name` of a peer is a set of 1 to [`MOST`] texts, each of which is as it should be.
+fn set_errors(
+    peer: &Value,
+    name: &str,
+    field: &str,
+    complaints: fn(&str) -> Vec<String>,
+    errors: &mut Vec<FieldError>,
+) {
+    let field = format!("{field}.{name}");
+    let found = texts(peer, &format!("/{name}"));
+    if peer.get(name).is_some() && found.is_empty() {
+        errors.push(FieldError::required(&field, "must have at least 1 item"));
+    } else if found.len() > MOST {
+        errors.push(too_many(&field, found.len(), MOST));
+    }
+    let mut seen = HashSet::new();
+    for (index, text) in found.into_iter().enumerate() {
+        let field = format!("{field}[{index}]");
+        errors.extend(super::field::complaints(&field, text, complaints(text)));
+        if !seen.insert(text) {
+            errors.push(FieldError::duplicate(field, &json!(text)));
+        }
+    }
+}
+
+/// Labels of letters, digits, `-` and `_`; at least two; `*` may stand for the first ones, and a dot at the end.
+fn domain_name(name: &str) -> Vec<String> {
+    let label = |label: &str| {
+        let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        let (first, last) = (label.bytes().next(), label.bytes().last());
+        label.bytes().all(inner) && [first, last].iter().all(|end| end.is_some_and(|byte| byte.is_ascii_alphanumeric()))
+    };
+    let labels = name.strip_prefix("*.").unwrap_or(name);
+    let labels: Vec<&str> = labels.strip_suffix('.').unwrap_or(labels).split('.').collect();
+    if labels.len() >= 2 && labels.into_iter().all(label) {
+        return Vec::new();
+    }
+    vec!["must be a domain name of at least two labels, such as 'example.com' or '*.example.com'".to_owned()]
+}
+
+/// Conditions are whole, or clients could not read the object.
+fn condition_errors(policy: &Value, errors: &mut Vec<FieldError>) {
+    for (index, condition) in list(policy, "/status/conditions").iter().enumerate() {
+        let field = format!("status.conditions[{index}]");
+        for name in ["type", "reason"].iter().filter(|name| text(condition, &format!("/{name}")).is_empty()) {
+            errors.push(FieldError::required(format!("{field}.{name}"), ""));
+        }
+        if condition.get("message").is_none() {
+            errors.push(FieldError::required(format!("{field}.message"), ""));
+        }
+        one_of(errors, format!("{field}.status"), text(condition, "/status"), &CONDITION_STATUSES);
+        let time = text(condition, "/lastTransitionTime");
+        if let Err(why) = crate::schema::time::parse(time) {
+            errors.push(invalid(format!("{field}.lastTransitionTime"), time, why));
         }
     }
 }
@@ -210,6 +288,33 @@ mod tests {
         refused(
             json!({"egress": [{"action": "Deny", "to": [{"domainNames": ["a.b"]}]}]}),
             &["spec.egress[0].to[0].domainNames: Forbidden: may only be used when `action` is 'Accept'"],
+        );
+    }
+
+    #[test]
+    fn rule_12_3_networks_and_names_are_sets_of_1_to_25_without_named_ports() {
+        let egress = |action: &str, peer: Value| json!({"egress": [{"action": action, "to": [peer]}]});
+        refused(egress("Accept", json!({"domainNames": ["example.com", "*.a_b.example.com."]})), &[]);
+        refused(
+            egress("Accept", json!({"domainNames": ["localhost", "a.*.b", "-a.b"]})),
+            &["localhost", "a.*.b", "-a.b"].map(|name| {
+                let index = ["localhost", "a.*.b", "-a.b"].iter().position(|known| *known == name).unwrap();
+                format!("spec.egress[0].to[0].domainNames[{index}]: Invalid value: {name:?}: must be a domain name of at least two labels, such as 'example.com' or '*.example.com'")
+            }).each_ref().map(String::as_str),
+        );
+        refused(
+            egress("Deny", json!({"networks": ["10.0.0.0/8", "10.0.0.0/8"]})),
+            &["spec.egress[0].to[0].networks[1]: Duplicate value: \"10.0.0.0/8\""],
+        );
+        refused(
+            egress("Deny", json!({"networks": []})),
+            &["spec.egress[0].to[0].networks: Required value: must have at least 1 item"],
+        );
+        refused(
+            json!({"egress": [{"action": "Deny", "to": [{"networks": ["10.0.0.0/8"]}], "protocols": [{"destinationNamedPort": "web"}]}]}),
+            &[
+                "spec.egress[0].to[0]: Forbidden: networks, nodes and domainNames have no named ports and may not be used with `destinationNamedPort`",
+            ],
         );
     }
 
