@@ -146,9 +146,9 @@ fn cpu() -> Duration {
     Duration::from_nanos(nanoseconds.sum())
 }
 
-struct Service;
+struct Dnat;
 
-impl Translate for Service {
+impl Translate for Dnat {
     fn translate(&self, flow: &FiveTuple, _: PortTag, _: tokio::time::Instant) -> Translation {
         if flow.dst == at("10.96.0.1:80") {
             Translation::To { dst: at("10.244.1.2:8080"), snat: None }
@@ -158,7 +158,7 @@ impl Translate for Service {
     }
 }
 
-impl Filter for Service {
+impl Filter for Dnat {
     fn verdict(&self, _: &NewFlow) -> Verdict {
         Verdict::Accept
     }
@@ -179,7 +179,7 @@ fn in_process(runtime: tokio::runtime::Runtime) -> Figures {
 
 async fn in_process_figures() -> Figures {
     let network = Network::new(Config { mtu: 1500, seed: 1 });
-    network.install(Hooks { translate: Arc::new(Service), filter: Arc::new(Service) });
+    network.install(Hooks { translate: Arc::new(Dnat), filter: Arc::new(Dnat) });
     let client = network.attach_host(&[ip("10.244.0.2")], PortTag(1)).expect("a free address");
     let server = network.attach_host(&[ip("10.244.1.2")], PortTag(2)).expect("a free address");
     let listener = server.tcp_listen(8080).expect("a free port");

@@ -1,4 +1,4 @@
-//! In-process machines: the demultiplexer in front of the stack, echo, and the handle that programs hold.
+//! In-process machines: the demultiplexer in front of the stack, and the handle that programs hold.
 //!
 //! A packet that the switch delivers to a host ends in [`Core::host_input`]: at a connection, a listener, a UDP port, a
 //! waiting ping, or - nobody being there - in the answer that says so.
@@ -11,6 +11,7 @@ use crate::life::Life;
 use crate::link;
 use crate::network::AttachError;
 use crate::packet::{Header, Icmp, Packet, flag, parse_quoted};
+use crate::ping::PingState;
 use crate::port::{Kind, Port, PortId};
 use crate::stream::{TcpListener, TcpStream};
 use crate::tcp::{ConnectionId, Role};
@@ -24,8 +25,6 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
-use tokio::time::Instant;
 
 /// Connections waiting to be accepted, and as many on their way there, per listener.
 const BACKLOG: usize = 4096;
@@ -39,7 +38,7 @@ pub(crate) struct HostState {
     pub(crate) connections: Map<FlowKey, ConnectionId>,
     pub(crate) listeners: HashMap<u16, ListenerState>,
     pub(crate) udp: HashMap<u16, UdpState>,
-    pings: HashMap<u16, PingState>,
+    pub(crate) pings: HashMap<u16, PingState>,
     rng: SmallRng,
     /// No handle is left; it stays until its last connection has ended.
     pub(crate) is_released: bool,
@@ -51,12 +50,6 @@ pub(crate) struct ListenerState {
     pub(crate) ready: VecDeque<ConnectionId>,
     half_open: usize,
     pub(crate) wakers: Vec<Waker>,
-}
-
-struct PingState {
-    to: Address,
-    outcome: Option<io::Result<Instant>>,
-    waker: Option<Waker>,
 }
 
 impl HostState {
@@ -77,7 +70,7 @@ impl HostState {
     }
 
     /// A free port, from a random one on.
-    fn free_port(&mut self, is_free: impl Fn(&HostState, u16) -> bool) -> io::Result<u16> {
+    pub(crate) fn free_port(&mut self, is_free: impl Fn(&HostState, u16) -> bool) -> io::Result<u16> {
         let count = EPHEMERAL.end - EPHEMERAL.start;
         let start = self.rng.random_range(0..count);
         (0..count)
@@ -250,19 +243,6 @@ impl Core {
         }
     }
 
-    fn echo_reply(&mut self, port: PortId, packet: Packet, header: &Header) {
-        let now = self.now;
-        if let Ok(host) = self.host_mut(port)
-            && let Some(ping) = host.pings.get_mut(&header.key.src_port)
-            && ping.outcome.is_none()
-        {
-            ping.outcome = Some(Ok(now));
-            let waker = ping.waker.take();
-            self.wakes.wake(waker);
-        }
-        self.pool.put(packet);
-    }
-
     /// An error about something that this host has sent: whoever sent it learns.
     fn icmp_error(&mut self, port: PortId, packet: Packet, header: &Header) {
         let message = header.segment(packet.bytes());
@@ -290,12 +270,8 @@ impl Core {
                 }
             }
             protocol::ICMP | protocol::ICMPV6 => {
-                if let Some(ping) = host.pings.get_mut(&quoted.key.src_port)
-                    && ping.to == quoted.key.dst
-                    && ping.outcome.is_none()
-                {
-                    ping.outcome = Some(Err(kind.into()));
-                    let waker = ping.waker.take();
+                if let Some(ping) = host.pings.get_mut(&quoted.key.src_port) {
+                    let waker = ping.failed(quoted.key.dst, kind);
                     self.wakes.wake(waker);
                 }
             }
@@ -419,32 +395,6 @@ impl Host {
         Ok(UdpSocket::new(self.clone(), local))
     }
 
-    /// One ICMP echo: the round-trip time.
-    ///
-    /// # Errors
-    /// `TimedOut` when nobody answers; `HostUnreachable`, `ConnectionRefused` when an ICMP error does.
-    pub async fn ping(&self, to: IpAddr, payload: usize, timeout: Duration) -> io::Result<Duration> {
-        let to = concrete(SocketAddr::new(to, 0)).ip();
-        if payload > 65_000 {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{payload} bytes: at most 65000 fit")));
-        }
-        let (ping, sent) = self.shared().with(|core| {
-            let source = core.source(self.port(), to)?;
-            let host = core.host_mut(self.port())?;
-            let ident = host.free_port(|host, ident| !host.pings.contains_key(&ident))?;
-            host.pings.insert(ident, PingState { to: address(to), outcome: None, waker: None });
-            let number = if to.is_ipv4() { protocol::ICMP } else { protocol::ICMPV6 };
-            let key = FlowKey::new(number, SocketAddr::new(source, ident), SocketAddr::new(to, ident));
-            let request = answer::echo_request(&mut core.pool, &key, 1, payload);
-            core.send(request, self.port());
-            io::Result::Ok((Ping { host: self, ident }, core.now))
-        })?;
-        match tokio::time::timeout(timeout, poll_fn(|cx| ping.poll(cx))).await {
-            Ok(answered) => Ok(answered?.saturating_duration_since(sent)),
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no echo reply from {to}"))),
-        }
-    }
-
     /// Takes the host off the network at once: its sockets fail, its peers get no more answers.
     pub fn shutdown(&self) {
         self.shared().with(|core| core.detach(self.port()));
@@ -459,44 +409,6 @@ pub(crate) fn concrete(to: SocketAddr) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, to.port())
-}
-
-/// An echo under way; forgotten when dropped.
-struct Ping<'a> {
-    host: &'a Host,
-    ident: u16,
-}
-
-impl Ping<'_> {
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Result<Instant>> {
-        self.host.shared().with(|core| {
-            let Core { ports, wakes, .. } = core;
-            let ping = ports
-                .get_mut(self.host.port())
-                .and_then(|port| port.host_mut())
-                .and_then(|host| host.pings.get_mut(&self.ident));
-            let Some(ping) = ping else { return Poll::Ready(Err(is_down())) };
-            match ping.outcome.take() {
-                Some(outcome) => Poll::Ready(outcome),
-                None => {
-                    wakes.register(&mut ping.waker, cx.waker());
-                    Poll::Pending
-                }
-            }
-        })
-    }
-}
-
-impl Drop for Ping<'_> {
-    fn drop(&mut self) {
-        self.host.shared().with(|core| {
-            if let Ok(host) = core.host_mut(self.host.port())
-                && let Some(ping) = host.pings.remove(&self.ident)
-            {
-                core.wakes.retire(ping.waker);
-            }
-        });
-    }
 }
 
 /// Waits among others.

@@ -18,6 +18,7 @@ mod life;
 mod link;
 mod network;
 mod packet;
+mod ping;
 mod port;
 mod raw;
 mod rewrite;

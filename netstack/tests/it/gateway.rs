@@ -110,7 +110,7 @@ async fn the_gateway_s_host_dials_in_and_listens() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_may_lead_outside_and_the_filter_sees_the_gateway_s_tag() {
+async fn a_virtual_address_may_lead_outside_and_the_filter_sees_the_gateway_s_tag() {
     let network = network();
     let (a, _gateway) = (host(&network, "10.0.0.1"), gateway(&network));
     install(&network, dnat("10.96.0.1:443", "172.18.0.254:6443", None), |flow| {

@@ -47,7 +47,7 @@ async fn check(mut stream: impl tokio::io::AsyncRead + Unpin, total: usize) {
 
 #[tokio::test(start_paused = true)]
 async fn bulk_data_arrives_intact_both_ways_at_once() {
-    const TOTAL: usize = 16 << 20;
+    const TOTAL: usize = 32 << 20;
     let network = network();
     let Pair { client, server, .. } = pair(&network).await;
     let (client_read, client_write) = tokio::io::split(client);

@@ -5,18 +5,18 @@ use netstack::Protocol;
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-const SERVICE: &str = "10.96.0.1:80";
+const VIRTUAL: &str = "10.96.0.1:80";
 
 #[tokio::test(start_paused = true)]
 async fn dnat_is_reversed_on_replies() {
     let network = network();
     let (a, b) = (host(&network, "10.0.0.1"), host(&network, "10.0.0.2"));
-    install(&network, dnat(SERVICE, "10.0.0.2:8080", None), accept);
+    install(&network, dnat(VIRTUAL, "10.0.0.2:8080", None), accept);
     serve(&b, 8080);
-    let peer = echo(&a, SERVICE).await.unwrap();
+    let peer = echo(&a, VIRTUAL).await.unwrap();
     assert!(peer.starts_with("10.0.0.1:"), "the client's address is preserved: {peer}");
     let flow = &network.flows()[0];
-    assert_eq!((flow.original.dst, flow.translated.dst), (at(SERVICE), at("10.0.0.2:8080")));
+    assert_eq!((flow.original.dst, flow.translated.dst), (at(VIRTUAL), at("10.0.0.2:8080")));
     assert_eq!((flow.from, flow.to, flow.dropped), (PortTag(1), PortTag(2), None));
     assert!(flow.packets[0] > 3 && flow.packets[1] > 2, "{flow:?}");
 }
@@ -34,20 +34,20 @@ async fn dnat_is_reversed_on_replies_over_ipv6() {
 async fn the_destination_sees_the_snat_address() {
     let network = network();
     let (a, b) = (host(&network, "10.0.0.1"), host(&network, "10.0.0.2"));
-    install(&network, dnat(SERVICE, "10.0.0.2:8080", Some("172.18.0.2")), accept);
+    install(&network, dnat(VIRTUAL, "10.0.0.2:8080", Some("172.18.0.2")), accept);
     serve(&b, 8080);
-    let peer = echo(&a, SERVICE).await.unwrap();
+    let peer = echo(&a, VIRTUAL).await.unwrap();
     assert!(peer.starts_with("172.18.0.2:"), "{peer}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_host_reaches_itself_through_a_service_with_and_without_snat() {
+async fn a_hairpin_works_with_and_without_snat() {
     for (snat, seen) in [(Some("172.18.0.2"), "172.18.0.2:"), (None, "10.0.0.1:")] {
         let network = network();
         let a = host(&network, "10.0.0.1");
-        install(&network, dnat(SERVICE, "10.0.0.1:8080", snat), accept);
+        install(&network, dnat(VIRTUAL, "10.0.0.1:8080", snat), accept);
         serve(&a, 8080);
-        let peer = echo(&a, SERVICE).await.unwrap();
+        let peer = echo(&a, VIRTUAL).await.unwrap();
         assert!(peer.starts_with(seen), "{peer}");
     }
 }
@@ -70,14 +70,14 @@ async fn udp_is_translated_both_ways() {
 async fn reject_is_refused_at_once() {
     let network = network();
     let a = host(&network, "10.0.0.1");
-    install(&network, |_| Translation::Reject(Reason("NO_ENDPOINTS")), accept);
+    install(&network, |_| Translation::Reject(Reason("NOBODY_BEHIND")), accept);
     let start = Instant::now();
-    assert_eq!(a.tcp_connect(at(SERVICE)).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    assert_eq!(a.tcp_connect(at(VIRTUAL)).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
     let socket = a.udp_bind(0).unwrap();
-    socket.send_to(b"?", at(SERVICE)).await.unwrap();
+    socket.send_to(b"?", at(VIRTUAL)).await.unwrap();
     assert_eq!(socket.recv_from(&mut [0; 9]).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
     assert_eq!(start.elapsed(), Duration::ZERO);
-    assert_eq!(network.drops(), [(Reason("NO_ENDPOINTS"), 2)]);
+    assert_eq!(network.drops(), [(Reason("NOBODY_BEHIND"), 2)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -95,9 +95,9 @@ async fn a_dropping_translation_is_asked_again_for_every_packet() {
         },
         accept,
     );
-    // The third SYN, three seconds later, finds the endpoint.
+    // The third SYN, three seconds later, finds the destination.
     let start = Instant::now();
-    echo(&a, SERVICE).await.unwrap();
+    echo(&a, VIRTUAL).await.unwrap();
     assert_eq!(start.elapsed().as_secs(), 3);
     assert_eq!(asked.load(Ordering::Relaxed), 3, "and then the flow is known");
 }
@@ -109,13 +109,13 @@ async fn established_tcp_survives_a_changed_translation() {
     for host in [&b, &c] {
         serve(host, 8080);
     }
-    install(&network, dnat(SERVICE, "10.0.0.2:8080", None), accept);
-    let mut old = a.tcp_connect(at(SERVICE)).await.unwrap();
+    install(&network, dnat(VIRTUAL, "10.0.0.2:8080", None), accept);
+    let mut old = a.tcp_connect(at(VIRTUAL)).await.unwrap();
     greeting(&mut old).await;
-    install(&network, dnat(SERVICE, "10.0.0.3:8080", None), accept);
+    install(&network, dnat(VIRTUAL, "10.0.0.3:8080", None), accept);
     old.write_all(b"x").await.unwrap();
     assert_eq!(old.read_u8().await.unwrap(), b'x');
-    echo(&a, SERVICE).await.unwrap();
+    echo(&a, VIRTUAL).await.unwrap();
     let mut destinations: Vec<_> = network.flows().iter().map(|flow| flow.translated.dst).collect();
     destinations.sort();
     assert_eq!(destinations, [at("10.0.0.2:8080"), at("10.0.0.3:8080")]);
@@ -240,7 +240,7 @@ async fn when_all_snat_ports_are_taken_new_flows_are_dropped_and_old_ones_live()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_direct_flow_and_a_translated_one_to_the_same_endpoint_do_not_mix() {
+async fn a_direct_flow_and_a_translated_one_to_the_same_destination_do_not_mix() {
     let network = network();
     let (a, b) = (host(&network, "10.0.0.1"), host(&network, "10.0.0.2"));
     install(&network, dnat("10.96.0.10:53", "10.0.0.2:53", None), accept);
@@ -267,7 +267,7 @@ async fn a_syn_that_nobody_answers_is_translated_anew_when_its_destination_goes(
         move |_| to(if is_moved.load(Ordering::Relaxed) { "10.0.0.3:8080" } else { "10.0.0.2:8080" }, None),
         accept,
     );
-    let client = tokio::spawn(async move { echo(&a, SERVICE).await });
+    let client = tokio::spawn(async move { echo(&a, VIRTUAL).await });
     tokio::time::sleep(Duration::from_millis(500)).await;
     moved.store(true, Ordering::Relaxed);
     drop(silent);
