@@ -106,8 +106,8 @@ impl ProxyPath {
     fn new(uri: &Uri, namespaced: bool) -> Result<Self, Status> {
         let path = uri.path();
         let segments = if namespaced { 7 } else { 5 };
-        let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-        let end = ends.skip(segments).next().unwrap_or(path.len());
+        let mut ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+        let end = ends.nth(segments).unwrap_or(path.len());
         let (prefix, rest) = path.split_at(end);
         if !prefix.ends_with("/proxy") {
             return Err(Status::failure(404, "NotFound", "the server could not find the requested resource"));
