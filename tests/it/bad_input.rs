@@ -24,7 +24,8 @@ struct Answer {
 }
 
 async fn send(cluster: &Cluster, method: &str, path: &str, media: &str, body: impl Into<axum::body::Body>) -> Answer {
-    let request = http::Request::builder().method(method).uri(path).header("Content-Type", media).header("Accept", JSON);
+    let request =
+        http::Request::builder().method(method).uri(path).header("Content-Type", media).header("Accept", JSON);
     let request = request.body(body.into()).expect("a request");
     let answer = cluster.router().oneshot(request).await.expect("the router answers");
     let code = answer.status().as_u16();
@@ -106,7 +107,38 @@ async fn a_body_that_is_no_object_is_refused_with_its_place() {
             post("another namespace", JSON, r#"{"metadata": {"name": "a", "namespace": "other"}}"#),
             post("nested beyond reason", JSON, &"[".repeat(100_000)),
         ],
-        expect![[""]],
+        expect![[r#"
+            cut off
+              400 BadRequest: couldn't get version/kind; json parse error: EOF while parsing a string at line 1 column 24
+            a bare word
+              400 BadRequest: couldn't get version/kind; json parse error: expected value at line 1 column 1
+            nothing
+              400 BadRequest: couldn't get version/kind; json parse error: EOF while parsing a value at line 1 column 0
+            a list
+              400 BadRequest: the body of the request is not a ConfigMap: it is no JSON object
+            a number
+              400 BadRequest: the body of the request is not a ConfigMap: it is no JSON object
+            an unquoted key
+              400 BadRequest: couldn't get version/kind; json parse error: key must be a string at line 1 column 2
+            YAML with a tab
+              400 BadRequest: error decoding YAML: tabs disallowed within this context (block indentation) at line 2, column 2
+            YAML that never closes
+              400 BadRequest: error decoding YAML: unclosed bracket '{' at line 1, column 11
+            YAML with an alias to nothing
+              400 BadRequest: error decoding YAML: alias references unknown anchor at line 1, column 11
+            a media type of another world
+              415 UnsupportedMediaType: the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf
+            protobuf that is none
+              400 BadRequest: error decoding protobuf: proto: illegal wireType 7
+            another kind
+              400 BadRequest: the kind in the data (Secret) does not match the expected kind (ConfigMap)
+            another version
+              400 BadRequest: the API version in the data (v2) does not match the expected API version (v1)
+            another namespace
+              400 BadRequest: the namespace of the provided object does not match the namespace sent on the request
+            nested beyond reason
+              400 BadRequest: couldn't get version/kind; json parse error: recursion limit exceeded at line 1 column 128
+        "#]],
     )
     .await;
     cluster.stop().await;
@@ -138,7 +170,37 @@ async fn fields_of_a_wrong_type_or_name_are_named() {
     requests.push(("a field twice, warned of", format!("{CONFIGMAPS}?dryRun=All"), twice));
     let requests: Vec<_> =
         requests.iter().map(|(what, path, body)| (*what, "POST", path.as_str(), JSON, body.clone())).collect();
-    check(&cluster, &requests, expect![[""]]).await;
+    check(&cluster, &requests, expect![[r#"
+        data that is text
+          400 BadRequest: ConfigMap in version "v1" cannot be handled as a ConfigMap: json: cannot unmarshal string into Go struct field ConfigMap.data of type map[string]string
+        data with a number
+          400 BadRequest: ConfigMap in version "v1" cannot be handled as a ConfigMap: json: cannot unmarshal number into Go struct field ConfigMap.data.port of type string
+        a label that is a number
+          400 BadRequest: ConfigMap in version "v1" cannot be handled as a ConfigMap: json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels.a of type string
+        immutable that is text
+          400 BadRequest: ConfigMap in version "v1" cannot be handled as a ConfigMap: json: cannot unmarshal string into Go struct field ConfigMap.immutable of type bool
+        metadata that is a list
+          400 BadRequest: ConfigMap in version "v1" cannot be handled as a ConfigMap: json: cannot unmarshal array into Go struct field ConfigMap.metadata of type v1.ObjectMeta
+        a name that is a number
+          400 BadRequest: ConfigMap in version "v1" cannot be handled as a ConfigMap: json: cannot unmarshal number into Go struct field ObjectMeta.metadata.name of type string
+        binaryData that is no base64
+          400 BadRequest: ConfigMap in version "v1" cannot be handled as a ConfigMap: illegal base64 data at input byte 0
+        unknown fields, Strict
+          400 BadRequest: ConfigMap in version "v1" cannot be handled as a ConfigMap: strict decoding error: unknown field "dta", unknown field "metadata.labls"
+        unknown fields, Warn
+          201
+          Warning: 299 - "unknown field \"dta\""
+          Warning: 299 - "unknown field \"metadata.labls\""
+        unknown fields, Ignore
+          201
+        unknown fields, Sometimes
+          422 Invalid: CreateOptions.meta.k8s.io "" is invalid: fieldValidation: Unsupported value: "Sometimes": supported values: "", "Ignore", "Strict", "Warn"
+        a field twice, strict
+          400 BadRequest: ConfigMap in version "v1" cannot be handled as a ConfigMap: strict decoding error: duplicate field "data.a"
+        a field twice, warned of
+          201
+          Warning: 299 - "duplicate field \"data.a\""
+    "#]]).await;
     cluster.stop().await;
 }
 
@@ -160,9 +222,33 @@ async fn names_that_are_taken_or_malformed_are_refused() {
             ("a bad label key", json!({"metadata": {"name": "a", "labels": {"-a": "b"}}})),
             ("a resourceVersion on creation", json!({"metadata": {"name": "a", "resourceVersion": "1"}})),
             ("a bad key of data", json!({"metadata": {"name": "a"}, "data": {"a b": "c"}})),
-            ("a key in data and binaryData", json!({"metadata": {"name": "a"}, "data": {"k": "c"}, "binaryData": {"k": "YQ=="}})),
+            (
+                "a key in data and binaryData",
+                json!({"metadata": {"name": "a"}, "data": {"k": "c"}, "binaryData": {"k": "YQ=="}}),
+            ),
         ],
-        expect![[""]],
+        expect![[r#"
+            a name that is taken
+              409 AlreadyExists: configmaps "taken" already exists
+            no name
+              422 Invalid: ConfigMap "" is invalid: metadata.name: Required value: name or generateName is required
+            no metadata
+              422 Invalid: ConfigMap "" is invalid: metadata.name: Required value: name or generateName is required
+            capitals
+              422 Invalid: ConfigMap "Capitals" is invalid: metadata.name: Invalid value: "Capitals": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
+            a slash
+              422 Invalid: ConfigMap "a/b" is invalid: metadata.name: Invalid value: "a/b": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
+            too long
+              422 Invalid: ConfigMap "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" is invalid: metadata.name: Invalid value: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa": must be no more than 253 bytes
+            a bad label key
+              422 Invalid: ConfigMap "a" is invalid: metadata.labels: Invalid value: "-a": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
+            a resourceVersion on creation
+              400 BadRequest: resourceVersion should not be set on objects to be created
+            a bad key of data
+              422 Invalid: ConfigMap "a" is invalid: data[a b]: Invalid value: "a b": a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')
+            a key in data and binaryData
+              422 Invalid: ConfigMap "a" is invalid: data[k]: Invalid value: "k": duplicate of key present in binaryData
+        "#]],
     )
     .await;
     let (taken, path) = (json!({"metadata": {"name": "taken"}}).to_string(), format!("{CONFIGMAPS}/other"));
@@ -176,7 +262,20 @@ async fn names_that_are_taken_or_malformed_are_refused() {
             ("a verb that the kind has not", "PUT", CONFIGMAPS, JSON, taken),
             ("an object that is not there", "DELETE", &path, JSON, String::new()),
         ],
-        expect![[""]],
+        expect![[r#"
+            a name that is not the path's
+              404 NotFound: configmaps "other" not found
+            a namespace that is not there
+              404 NotFound: namespaces "nowhere" not found
+            a kind that is not there
+              404 NotFound: the server could not find the requested resource
+            a group that is not there
+              404 NotFound: the server could not find the requested resource
+            a verb that the kind has not
+              405 MethodNotAllowed: the server does not allow this method on the requested resource
+            an object that is not there
+              404 NotFound: configmaps "other" not found
+        "#]],
     )
     .await;
     cluster.stop().await;
@@ -204,8 +303,20 @@ async fn stale_and_impossible_versions_are_refused() {
             ("a version that is no number", "PUT", &path, JSON, version("new")),
             ("another uid", "PUT", &path, JSON, json!({"metadata": {"name": "a", "uid": "other"}}).to_string()),
             ("deletion of another uid", "DELETE", &path, JSON, json!({"preconditions": {"uid": "other"}}).to_string()),
-            ("deletion of an old version", "DELETE", &path, JSON, json!({"preconditions": {"resourceVersion": old}}).to_string()),
-            ("two policies of deletion", "DELETE", &path, JSON, json!({"propagationPolicy": "Orphan", "orphanDependents": true}).to_string()),
+            (
+                "deletion of an old version",
+                "DELETE",
+                &path,
+                JSON,
+                json!({"preconditions": {"resourceVersion": old}}).to_string(),
+            ),
+            (
+                "two policies of deletion",
+                "DELETE",
+                &path,
+                JSON,
+                json!({"propagationPolicy": "Orphan", "orphanDependents": true}).to_string(),
+            ),
             ("an unknown policy of deletion", "DELETE", &path, JSON, json!({"propagationPolicy": "Later"}).to_string()),
             get("a list at no version", "resourceVersion=x"),
             get("a list at a version to come", "resourceVersion=999999999"),
@@ -217,12 +328,75 @@ async fn stale_and_impossible_versions_are_refused() {
             get("a field that cannot be selected", "fieldSelector=data.k%3D1"),
             ("a patch that is no JSON", "PATCH", &path, merge, "{".to_owned()),
             ("a patch of an unknown type", "PATCH", &path, "application/json", "{}".to_owned()),
-            ("a JSON patch of nothing", "PATCH", &path, "application/json-patch+json", r#"[{"op": "remove", "path": "/nothing"}]"#.to_owned()),
-            ("a JSON patch with no such operation", "PATCH", &path, "application/json-patch+json", r#"[{"op": "frob", "path": "/data"}]"#.to_owned()),
-            ("an apply without a manager", "PATCH", &path, "application/apply-patch+yaml", r#"{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}"#.to_owned()),
+            (
+                "a JSON patch of nothing",
+                "PATCH",
+                &path,
+                "application/json-patch+json",
+                r#"[{"op": "remove", "path": "/nothing"}]"#.to_owned(),
+            ),
+            (
+                "a JSON patch with no such operation",
+                "PATCH",
+                &path,
+                "application/json-patch+json",
+                r#"[{"op": "frob", "path": "/data"}]"#.to_owned(),
+            ),
+            (
+                "an apply without a manager",
+                "PATCH",
+                &path,
+                "application/apply-patch+yaml",
+                r#"{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}"#.to_owned(),
+            ),
             ("a patch of the name", "PATCH", &path, merge, r#"{"metadata": {"name": "b"}}"#.to_owned()),
         ],
-        expect![[""]],
+        expect![[r#"
+            an update of what has changed since
+              409 Conflict: Operation cannot be fulfilled on configmaps "a": the object has been modified; please apply your changes to the latest version and try again
+            a patch of what has changed since
+              409 Conflict: Operation cannot be fulfilled on configmaps "a": the object has been modified; please apply your changes to the latest version and try again
+            a version that is no number
+              422 Invalid: ConfigMap "a" is invalid: metadata.resourceVersion: Invalid value: "new": must be a number that the server has given
+            another uid
+              409 Conflict: Operation cannot be fulfilled on configmaps "a": Precondition failed: UID in precondition: other, UID in object meta: 993130b2-dbc2-4dac-8527-ecaa58a2276b
+            deletion of another uid
+              409 Conflict: Operation cannot be fulfilled on configmaps "a": Precondition failed: UID in precondition: other, UID in object meta: 993130b2-dbc2-4dac-8527-ecaa58a2276b
+            deletion of an old version
+              409 Conflict: Operation cannot be fulfilled on configmaps "a": Precondition failed: ResourceVersion in precondition: 73, ResourceVersion in object meta: 74
+            two policies of deletion
+              200
+            an unknown policy of deletion
+              422 Invalid: DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "Later": supported values: "Background", "Foreground", "Orphan"
+            a list at no version
+              422 Invalid: ListOptions.meta.k8s.io "" is invalid: resourceVersion: Invalid value: "x": must be a number that the server has given
+            a list at a version to come
+              504 Timeout: Timeout: Too large resource version: 999999999, current: 75
+            an exact list without a version
+              422 Invalid: ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided
+            a watch list without its match
+              422 Invalid: ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan
+            a negative limit
+              200
+            a continuation that nobody gave
+              400 BadRequest: continue key is not valid: expected value at line 1 column 1
+            a selector that is none
+              400 BadRequest: unable to parse requirement: found '=b', expected: ',' or 'end of string'
+            a field that cannot be selected
+              400 BadRequest: field label not supported: data.k
+            a patch that is no JSON
+              400 BadRequest: couldn't get version/kind; json parse error: EOF while parsing an object at line 1 column 1
+            a patch of an unknown type
+              415 UnsupportedMediaType: the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml
+            a JSON patch of nothing
+              422 Invalid: the server rejected our request due to an error in our request: operation '/0' failed at path '/nothing': path is invalid
+            a JSON patch with no such operation
+              400 BadRequest: error decoding patch: unknown variant `frob`, expected one of `add`, `remove`, `replace`, `move`, `copy`, `test`
+            an apply without a manager
+              422 Invalid: PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch
+            a patch of the name
+              400 BadRequest: the name of the object (b) does not match the name on the URL (a)
+        "#]],
     )
     .await;
     cluster.stop().await;
@@ -240,7 +414,10 @@ async fn services_that_cannot_be_are_refused_with_every_reason() {
     let spec = |change: Value| service(json!({"spec": change}));
     let ports = |ports: Value| spec(json!({"ports": ports}));
     let external = |change: Value| {
-        merged(json!({"metadata": {"name": "web"}, "spec": {"type": "ExternalName", "externalName": "example.com"}}), &json!({"spec": change}))
+        merged(
+            json!({"metadata": {"name": "web"}, "spec": {"type": "ExternalName", "externalName": "example.com"}}),
+            &json!({"spec": change}),
+        )
     };
     check_created(
         &cluster,
@@ -289,7 +466,92 @@ async fn services_that_cannot_be_are_refused_with_every_reason() {
             ("a traffic distribution that is none", spec(json!({"trafficDistribution": "PreferFar"}))),
             ("much at once", spec(json!({"type": "Internal", "sessionAffinity": "Cookie", "ports": [{"port": 0}, {"port": 70000}]}))),
         ],
-        expect![[""]],
+        expect![[r#"
+            a name that is no DNS label
+              422 Invalid: Service "Web_1" is invalid: metadata.name: Invalid value: "Web_1": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')
+            a name that is too long
+              422 Invalid: Service "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" is invalid: metadata.name: Invalid value: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa": must be no more than 63 bytes
+            no ports
+              422 Invalid: Service "web" is invalid: spec.ports: Required value
+            two ports without names
+              422 Invalid: Service "web" is invalid: [spec.ports[0].name: Required value, spec.ports[1].name: Required value]
+            two ports of one name
+              422 Invalid: Service "web" is invalid: spec.ports[1].name: Duplicate value: "a"
+            a port twice
+              422 Invalid: Service "web" is invalid: spec.ports[1]: Duplicate value: {"port":80,"protocol":"TCP"}
+            a port name that is no label
+              422 Invalid: Service "web" is invalid: spec.ports[0].name: Invalid value: "A b": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')
+            a target port that is no name
+              422 Invalid: Service "web" is invalid: spec.ports[0].targetPort: Invalid value: "a-name-that-is-too-long": must be no more than 15 characters
+            a target port of digits
+              422 Invalid: Service "web" is invalid: spec.ports[0].targetPort: Invalid value: "8080": must contain at least one letter (a-z)
+            a protocol that is none
+              422 Invalid: Service "web" is invalid: spec.ports[0].protocol: Unsupported value: "ICMP": supported values: "SCTP", "TCP", "UDP"
+            port 0
+              422 Invalid: Service "web" is invalid: [spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive, spec.ports[0].targetPort: Invalid value: 0: must be between 1 and 65535, inclusive]
+            port 70000
+              422 Invalid: Service "web" is invalid: [spec.ports[0].port: Invalid value: 70000: must be between 1 and 65535, inclusive, spec.ports[0].targetPort: Invalid value: 70000: must be between 1 and 65535, inclusive]
+            an affinity that is none
+              422 Invalid: Service "web" is invalid: spec.sessionAffinity: Unsupported value: "Cookie": supported values: "ClientIP", "None"
+            a timeout without affinity
+              422 Invalid: Service "web" is invalid: spec.sessionAffinityConfig: Forbidden: must not be set when session affinity is None
+            a timeout of 0
+              422 Invalid: Service "web" is invalid: spec.sessionAffinityConfig.clientIP.timeoutSeconds: Invalid value: 0: must be greater than 0 and less than 86400
+            a timeout of more than a day
+              422 Invalid: Service "web" is invalid: spec.sessionAffinityConfig.clientIP.timeoutSeconds: Invalid value: 86401: must be greater than 0 and less than 86400
+            ExternalName without a name
+              422 Invalid: Service "web" is invalid: spec.externalName: Required value
+            an external name that is none
+              422 Invalid: Service "web" is invalid: spec.externalName: Invalid value: "under_score": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
+            an external name with an address
+              422 Invalid: Service "web" is invalid: spec.clusterIPs: Forbidden: may not be set for ExternalName services
+            a type that is none
+              422 Invalid: Service "web" is invalid: spec.type: Unsupported value: "Internal": supported values: "ClusterIP", "ExternalName", "LoadBalancer", "NodePort"
+            a headless NodePort
+              422 Invalid: Service "web" is invalid: spec.clusterIPs[0]: Invalid value: "None": may not be set to 'None' for NodePort services
+            a headless LoadBalancer
+              422 Invalid: Service "web" is invalid: spec.clusterIPs[0]: Invalid value: "None": may not be set to 'None' for LoadBalancer services
+            an address that is none
+              422 Invalid: Service "web" is invalid: spec.clusterIPs[0]: Invalid value: "10.96.0": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)
+            an address outside the range
+              422 Invalid: Service "web" is invalid: spec.clusterIPs: Invalid value: ["192.168.0.1"]: failed to allocate IP 192.168.0.1: the provided IP (192.168.0.1) is not in the valid range. The range of valid IPs is 10.96.0.0/12
+            an address that is taken
+              422 Invalid: Service "web" is invalid: spec.clusterIPs: Invalid value: ["10.96.0.10"]: failed to allocate IP 10.96.0.10: provided IP is already allocated
+            two addresses that differ
+              422 Invalid: Service "web" is invalid: spec.clusterIPs: Invalid value: ["10.96.0.51"]: first value must match `clusterIP`
+            an external policy without reason
+              422 Invalid: Service "web" is invalid: spec.externalTrafficPolicy: Invalid value: "Local": may only be set for externally-accessible services
+            an external policy that is none
+              422 Invalid: Service "web" is invalid: spec.externalTrafficPolicy: Unsupported value: "Near": supported values: "Cluster", "Local"
+            an internal policy that is none
+              422 Invalid: Service "web" is invalid: spec.internalTrafficPolicy: Unsupported value: "Near": supported values: "Cluster", "Local"
+            a health check port without Local
+              422 Invalid: Service "web" is invalid: spec.healthCheckNodePort: Invalid value: 31000: may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'
+            a load balancer class without one
+              422 Invalid: Service "web" is invalid: spec.loadBalancerClass: Forbidden: may only be used when `type` is 'LoadBalancer'
+            node ports of a load balancer without one
+              422 Invalid: Service "web" is invalid: spec.allocateLoadBalancerNodePorts: Forbidden: may only be used when `type` is 'LoadBalancer'
+            source ranges that are none
+              422 Invalid: Service "web" is invalid: spec.loadBalancerSourceRanges[0]: Invalid value: "10.0.0.1": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)
+            external addresses of no use
+              422 Invalid: Service "web" is invalid: [spec.externalIPs[0]: Invalid value: "127.0.0.1": may not be in the loopback range (127.0.0.0/8, ::1/128), spec.externalIPs[1]: Invalid value: "0.0.0.0": may not be unspecified (0.0.0.0), spec.externalIPs[2]: Invalid value: "169.254.0.1": may not be in the link-local range (169.254.0.0/16, fe80::/10), spec.externalIPs[3]: Invalid value: "224.0.0.1": may not be in the link-local multicast range (224.0.0.0/24, ff02::/10), spec.externalIPs[4]: Invalid value: "x": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)]
+            a node port outside the range
+              422 Invalid: Service "web" is invalid: spec.ports[0].nodePort: Invalid value: 80: provided port is not in the valid range. The range of valid ports is 30000-32767
+            a node port without the type
+              422 Invalid: Service "web" is invalid: spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'
+            two families
+              422 Invalid: Service "web" is invalid: spec.ipFamilyPolicy: Invalid value: "RequireDualStack": this cluster is not configured for dual-stack services
+            a family that is none
+              422 Invalid: Service "web" is invalid: spec.ipFamilies[0]: Unsupported value: "IPv5": supported values: "IPv4", "IPv6"
+            a family that is not here
+              422 Invalid: Service "web" is invalid: spec.ipFamilies[0]: Invalid value: "IPv6": not configured on this cluster
+            a selector that is none
+              422 Invalid: Service "web" is invalid: [spec.selector: Invalid value: "a b": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]'), spec.selector: Invalid value: "c d": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')]
+            a traffic distribution that is none
+              422 Invalid: Service "web" is invalid: spec.trafficDistribution: Unsupported value: "PreferFar": supported values: "PreferClose", "PreferSameNode", "PreferSameZone"
+            much at once
+              422 Invalid: Service "web" is invalid: [spec.ports[0].name: Required value, spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive, spec.ports[0].targetPort: Invalid value: 0: must be between 1 and 65535, inclusive, spec.ports[1].name: Required value, spec.ports[1].port: Invalid value: 70000: must be between 1 and 65535, inclusive, spec.ports[1].targetPort: Invalid value: 70000: must be between 1 and 65535, inclusive, spec.sessionAffinity: Unsupported value: "Cookie": supported values: "ClientIP", "None", spec.type: Unsupported value: "Internal": supported values: "ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]
+        "#]],
     )
     .await;
     cluster.stop().await;
@@ -301,7 +563,10 @@ async fn updates_of_services_keep_what_must_not_change() {
     let create = |change: Value| send(&cluster, "POST", SERVICES, JSON, service(change).to_string());
     create(json!({"spec": {"clusterIP": "10.96.0.50"}})).await;
     create(json!({"metadata": {"name": "taken"}, "spec": {"type": "NodePort", "ports": [{"port": 80, "nodePort": 30001}]}})).await;
-    create(json!({"metadata": {"name": "lb"}, "spec": {"type": "LoadBalancer", "loadBalancerClass": "example.com/lb"}})).await;
+    create(
+        json!({"metadata": {"name": "lb"}, "spec": {"type": "LoadBalancer", "loadBalancerClass": "example.com/lb"}}),
+    )
+    .await;
     let patch = |what, name: &str, spec: Value| {
         let path = &*format!("{SERVICES}/{name}").leak();
         (what, "PATCH", path, "application/merge-patch+json", json!({"spec": spec}).to_string())
@@ -312,11 +577,28 @@ async fn updates_of_services_keep_what_must_not_change() {
             patch("another address", "web", json!({"clusterIP": "10.96.0.51", "clusterIPs": ["10.96.0.51"]})),
             patch("no address any more", "web", json!({"clusterIP": "None", "clusterIPs": ["None"]})),
             patch("another class", "lb", json!({"loadBalancerClass": "example.com/other"})),
-            patch("a node port that is taken", "web", json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30001}]})),
+            patch(
+                "a node port that is taken",
+                "web",
+                json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30001}]}),
+            ),
             patch("another type keeps the address", "web", json!({"type": "NodePort"})),
             patch("ExternalName drops it", "web", json!({"type": "ExternalName", "externalName": "example.com"})),
         ],
-        expect![[""]],
+        expect![[r#"
+            another address
+              422 Invalid: Service "web" is invalid: spec.clusterIPs[0]: Invalid value: ["10.96.0.51"]: may not change once set
+            no address any more
+              422 Invalid: Service "web" is invalid: spec.clusterIPs[0]: Invalid value: ["None"]: may not change once set
+            another class
+              422 Invalid: Service "lb" is invalid: spec.loadBalancerClass: Invalid value: "example.com/other": may not change once set
+            a node port that is taken
+              422 Invalid: Service "web" is invalid: spec.ports[0].nodePort: Invalid value: 30001: provided port is already allocated
+            another type keeps the address
+              200
+            ExternalName drops it
+              200
+        "#]],
     )
     .await;
     cluster.stop().await;
@@ -353,7 +635,48 @@ async fn policies_that_cannot_be_are_refused_with_every_reason() {
             ("an operator without values", policy(json!({"podSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}))),
             ("much at once", policy(json!({"policyTypes": ["Both"], "ingress": [{"from": [{}], "ports": [{"port": 0}]}], "egress": [{"to": [{}]}]}))),
         ],
-        expect![[""]],
+        expect![[r#"
+            a peer with no field
+              422 Invalid: NetworkPolicy.networking.k8s.io "p" is invalid: spec.ingress[0].from[0]: Required value: must specify a peer
+            a block together with a selector
+              422 Invalid: NetworkPolicy.networking.k8s.io "p" is invalid: spec.ingress[0].from[0]: Forbidden: may not specify both ipBlock and another peer
+            a block that is none
+              422 Invalid: NetworkPolicy.networking.k8s.io "p" is invalid: spec.ingress[0].from[0].ipBlock.cidr: Invalid value: "10.0.0.0": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)
+            a block without an address
+              422 Invalid: NetworkPolicy.networking.k8s.io "p" is invalid: spec.ingress[0].from[0].ipBlock.cidr: Required value
+            an exception outside the block
+              422 Invalid: NetworkPolicy.networking.k8s.io "p" is invalid: spec.ingress[0].from[0].ipBlock.except[0]: Invalid value: "11.0.0.0/16": must be a strict subset of `cidr`
+            an exception as wide as the block
+              422 Invalid: NetworkPolicy.networking.k8s.io "p" is invalid: spec.ingress[0].from[0].ipBlock.except[0]: Invalid value: "10.0.0.0/8": must be a strict subset of `cidr`
+            an exception that is none
+              422 Invalid: NetworkPolicy.networking.k8s.io "p" is invalid: spec.ingress[0].from[0].ipBlock.except[0]: Invalid value: "10.1": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)
+            an end without a port
+              422 Invalid: NetworkPolicy.networking.k8s.io "p" is invalid: spec.ingress[0].ports[0].endPort: Invalid value: 90: may not be specified when `port` is not specified
+            an end of a named port
+              422 Invalid: NetworkPolicy.networking.k8s.io "p" is invalid: spec.ingress[0].ports[0].endPort: Invalid value: 90: may not be specified when `port` is non-numeric
+            an end before the port
+              422 Invalid: NetworkPolicy.networking.k8s.io "p" is invalid: spec.ingress[0].ports[0].endPort: Invalid value: 80: must be greater than or equal to `port`
+            an end beyond all ports
+              422 Invalid: NetworkPolicy.networking.k8s.io "p" is invalid: spec.ingress[0].ports[0].endPort: Invalid value: 70000: must be between 1 and 65535, inclusive
+            a port that is none
+              422 Invalid: NetworkPolicy.networking.k8s.io "p" is invalid: spec.ingress[0].ports[0].port: Invalid value: 70000: must be between 1 and 65535, inclusive
+            a port name that is none
+              422 Invalid: NetworkPolicy.networking.k8s.io "p" is invalid: [spec.ingress[0].ports[0].port: Invalid value: "a name that is none": must be no more than 15 characters, spec.ingress[0].ports[0].port: Invalid value: "a name that is none": must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)]
+            a protocol that is none
+              422 Invalid: NetworkPolicy.networking.k8s.io "p" is invalid: spec.ingress[0].ports[0].protocol: Unsupported value: "ICMP": supported values: "SCTP", "TCP", "UDP"
+            a type that is none
+              422 Invalid: NetworkPolicy.networking.k8s.io "p" is invalid: spec.policyTypes[1]: Unsupported value: "Both": supported values: "Egress", "Ingress"
+            too many types
+              422 Invalid: NetworkPolicy.networking.k8s.io "p" is invalid: spec.policyTypes: Invalid value: ["Ingress","Egress","Ingress"]: may not specify more than two policyTypes
+            a selector that is none
+              422 Invalid: NetworkPolicy.networking.k8s.io "p" is invalid: spec.podSelector.matchLabels: Invalid value: "a b": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
+            an operator that is none
+              422 Invalid: NetworkPolicy.networking.k8s.io "p" is invalid: spec.podSelector.matchExpressions[0].operator: Invalid value: "Like": not a valid selector operator
+            an operator without values
+              422 Invalid: NetworkPolicy.networking.k8s.io "p" is invalid: spec.podSelector.matchExpressions[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'
+            much at once
+              422 Invalid: NetworkPolicy.networking.k8s.io "p" is invalid: [spec.ingress[0].ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive, spec.ingress[0].from[0]: Required value: must specify a peer, spec.egress[0].to[0]: Required value: must specify a peer, spec.policyTypes[0]: Unsupported value: "Both": supported values: "Egress", "Ingress"]
+        "#]],
     )
     .await;
     cluster.stop().await;

@@ -434,14 +434,20 @@ fn revision(object: &Value) -> u64 {
 }
 
 /// Writes ConfigMaps, and each of them again, until the server is gone.
-async fn write_until_the_server_dies(socket: PathBuf, writer: u32, told: tokio::sync::mpsc::Sender<(String, String, u64)>) {
+async fn write_until_the_server_dies(
+    socket: PathBuf,
+    writer: u32,
+    told: tokio::sync::mpsc::Sender<(String, String, u64)>,
+) {
     let path = "/api/v1/namespaces/default/configmaps";
     for count in 0.. {
         let name = format!("w{writer}-{count}");
         let mut object = json!({"metadata": {"name": name}, "data": {"value": "first"}});
         for (method, path, value) in [("POST", path.to_owned(), "first"), ("PUT", format!("{path}/{name}"), "second")] {
             object["data"]["value"] = value.into();
-            let Ok((status, answer)) = http::send_unix(&socket, method, &path, &object.to_string()).await else { return };
+            let Ok((status, answer)) = http::send_unix(&socket, method, &path, &object.to_string()).await else {
+                return;
+            };
             assert!(status == 200 || status == 201, "{status} {answer}");
             let answer: Value = serde_json::from_str(&answer).expect("JSON");
             if told.send((name.clone(), value.to_owned(), revision(&answer))).await.is_err() {
@@ -497,7 +503,10 @@ async fn check_acknowledged(socket: &Path, acknowledged: &Acknowledged) {
     for (name, (value, acknowledged)) in acknowledged {
         let object = found.get(name.as_str()).unwrap_or_else(|| panic!("{name} is lost"));
         let newer = revision(object) > *acknowledged && value == "first";
-        assert!(revision(object) == *acknowledged || newer, "{name}: {acknowledged} was acknowledged, {object} is there");
+        assert!(
+            revision(object) == *acknowledged || newer,
+            "{name}: {acknowledged} was acknowledged, {object} is there"
+        );
         assert!(newer || object["data"]["value"] == value.as_str(), "{name}: {object}");
     }
     let newest = acknowledged.values().map(|(_, revision)| *revision).max().unwrap_or(0);

@@ -121,9 +121,7 @@ async fn dispatch(server: ApiServer, info: RequestInfo, user: UserInfo, request:
 /// What is said to everybody who uses a kind that Kubernetes has given up.
 fn deprecation(kind: &ResourceKind) -> Option<&'static str> {
     match (&*kind.group, &*kind.version, &*kind.kind) {
-        ("", "v1", "Endpoints") => {
-            Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
-        }
+        ("", "v1", "Endpoints") => Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
         ("", "v1", "ComponentStatus") => Some("v1 ComponentStatus is deprecated in v1.19+"),
         _ => None,
     }

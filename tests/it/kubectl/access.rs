@@ -109,7 +109,9 @@ async fn the_server_says_what_it_has() {
         )
         .await;
     let versions = line_set(&bench.ok("kubectl api-versions").await);
-    for version in ["v1", "apps/v1", "discovery.k8s.io/v1", "networking.k8s.io/v1", "rbac.authorization.k8s.io/v1", "policy/v1"] {
+    for version in
+        ["v1", "apps/v1", "discovery.k8s.io/v1", "networking.k8s.io/v1", "rbac.authorization.k8s.io/v1", "policy/v1"]
+    {
         assert!(versions.contains(version), "{version} is missing in {versions:?}");
     }
     // Every kind that can be listed is listed, by its own name.

@@ -220,7 +220,10 @@ async fn port_forward_reaches_the_pod_behind_a_service() {
 #[tokio::test(flavor = "multi_thread")]
 async fn describe_and_events_tell_a_pods_story_and_watches_its_changes() {
     let bench = Bench::start().await;
-    let mut watch = Ongoing::start(&bench, "kubectl get pods --watch -o custom-columns=N:.metadata.name,P:.status.phase --no-headers");
+    let mut watch = Ongoing::start(
+        &bench,
+        "kubectl get pods --watch -o custom-columns=N:.metadata.name,P:.status.phase --no-headers",
+    );
     bench
         .transcript(
             r#"$ kubectl run web --image=nginx:1.27 --port=80 --labels=app=web

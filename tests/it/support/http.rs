@@ -29,7 +29,8 @@ where
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
     let request = http::Request::builder().method(method).uri(path).header("Host", "localhost");
-    let request = request.header("Content-Type", "application/json").body(Full::new(Bytes::copy_from_slice(body.as_bytes())));
+    let request =
+        request.header("Content-Type", "application/json").body(Full::new(Bytes::copy_from_slice(body.as_bytes())));
     let answer = sender.send_request(request.expect("a method and a path")).await?;
     let status = answer.status().as_u16();
     let body = answer.into_body().collect().await?.to_bytes();
