@@ -5,6 +5,7 @@
 //! through a `session::Session`. What pods do on a node is the kubelet's; what packets do is the proxy's.
 
 mod clock;
+mod cluster_role_aggregation;
 mod cron_job;
 mod daemon_set;
 mod deployment;
@@ -90,6 +91,7 @@ pub fn start(client: kube::Client, informers: Informers, config: Config) -> Cont
     job::start(&shared, &mut tasks);
     cron_job::start(&shared, &mut tasks);
     disruption_budget::start(&shared, &mut tasks);
+    cluster_role_aggregation::start(&shared, &mut tasks);
     volume_binding::start(&shared, &mut tasks);
     pod_collection::start(&shared, &mut tasks);
     node_lifecycle::start(&shared, &mut tasks);
