@@ -174,6 +174,8 @@ impl Runner {
             let ready = !startup && self.spec.readiness_probe.is_none();
             self.change(busy, |record| {
                 record.state = State::Running { since };
+                // A restart counts when it happens, not while it is waited for.
+                record.restarts += i32::from(record.last.is_some());
                 record.previous_log = record.log.replace(instance.log.clone());
                 record.instance = Some(instance.clone());
                 record.started = !startup;
@@ -218,7 +220,6 @@ impl Runner {
                 record.state = State::Terminated(ended.clone());
                 if again {
                     record.last = Some(ended.clone());
-                    record.restarts += 1;
                     if !back_off.is_zero() {
                         let message = format!("back-off {}s restarting failed container={name}", back_off.as_secs());
                         record.state = State::Waiting { reason: "CrashLoopBackOff", message };

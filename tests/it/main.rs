@@ -1,7 +1,10 @@
 //! The whole house, from outside: a cluster in this process or from the binary, and the clients people use, unmodified.
 
+mod bad_input;
+mod cli;
 mod fixture;
 mod floors;
+mod kubectl;
 mod pods;
 mod support;
 mod walk;

@@ -60,13 +60,17 @@ impl DeleteOptions {
             Some(seconds) => Some(seconds),
             None => call.query.text("gracePeriodSeconds").and_then(|text| text.parse().ok()),
         };
+        let orphan = body["orphanDependents"].as_bool().or_else(|| call.query.optional_flag("orphanDependents"));
         let propagation = match text("propagationPolicy") {
-            None | Some("") => {
-                match body["orphanDependents"].as_bool().or_else(|| call.query.optional_flag("orphanDependents")) {
-                    None => None,
-                    Some(true) => Some(Propagation::Orphan),
-                    Some(false) => Some(Propagation::Background),
-                }
+            None | Some("") => match orphan {
+                None => None,
+                Some(true) => Some(Propagation::Orphan),
+                Some(false) => Some(Propagation::Background),
+            },
+            Some(policy) if orphan.is_some() => {
+                let why = "orphanDependents and deletionPropagation cannot be both set";
+                errors.push(FieldError::invalid("propagationPolicy", &policy.into(), why));
+                None
             }
             Some("Orphan") => Some(Propagation::Orphan),
             Some("Background") => Some(Propagation::Background),

@@ -93,7 +93,7 @@ async fn dispatch(server: ApiServer, info: RequestInfo, user: UserInfo, request:
     let (parts, body) = request.into_parts();
     let query = Query::new(&parts.uri);
     let media = Media::new(&parts.headers, &query)?;
-    let warnings = Mutex::default();
+    let warnings = Mutex::new(deprecation(&kind).map(str::to_owned).into_iter().collect());
     let call = Call { server: server.clone(), kind, info, user, query, headers: parts.headers, media, warnings };
     let computed = server.inner.virtual_resources.read().get(&extension).cloned();
     let mut response = if let Some(computed) = computed {
@@ -116,6 +116,15 @@ async fn dispatch(server: ApiServer, info: RequestInfo, user: UserInfo, request:
         }
     }
     Ok(response)
+}
+
+/// What is said to everybody who uses a kind that Kubernetes has given up.
+fn deprecation(kind: &ResourceKind) -> Option<&'static str> {
+    match (&*kind.group, &*kind.version, &*kind.kind) {
+        ("", "v1", "Endpoints") => Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+        ("", "v1", "ComponentStatus") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        _ => None,
+    }
 }
 
 impl Call {

@@ -32,13 +32,6 @@ impl Ran {
         assert!(self.code == 0, "{self}");
         self.stdout
     }
-
-    /// Standard error of a command that must fail with this code.
-    #[track_caller]
-    pub(crate) fn fails(self, code: i32) -> String {
-        assert!(self.code == code, "should have ended with {code}\n{self}");
-        self.stderr
-    }
 }
 
 impl std::fmt::Display for Ran {
@@ -97,6 +90,12 @@ impl Terminal {
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.current_dir(self.dir()).kill_on_drop(true).stdin(Stdio::null());
         command
+    }
+
+    /// Runs the commands of a transcript and compares what they print; see [`transcript`].
+    #[track_caller]
+    pub(crate) fn transcript(&self, text: &str) -> impl Future<Output = ()> {
+        transcript::check(self, text, std::panic::Location::caller())
     }
 
     /// Runs a line of shell.
@@ -167,10 +166,10 @@ impl Bench {
         }
     }
 
-    /// Runs the commands of a transcript and compares what they print; see [`transcript`].
+    /// As [`Terminal::transcript`].
     #[track_caller]
     pub(crate) fn transcript(&self, text: &str) -> impl Future<Output = ()> {
-        transcript::check(&self.terminal, text, std::panic::Location::caller())
+        self.terminal.transcript(text)
     }
 
     /// Ends the cluster, and waits for it.

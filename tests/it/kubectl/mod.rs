@@ -1,0 +1,7 @@
+//! kubectl as it is used every day, command by command, with what it prints: transcripts against the real program.
+
+mod access;
+mod objects;
+mod pods;
+mod versions;
+mod workloads;
