@@ -47,6 +47,11 @@ impl Identifiers {
         format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
     }
 
+    /// A seed for other chances.
+    pub(crate) fn number(&self) -> u64 {
+        self.0.lock().next_u64()
+    }
+
     /// What is appended to a `generateName`: no vowels, so that no words come out.
     pub(crate) fn suffix(&self) -> String {
         const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";

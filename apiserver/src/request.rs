@@ -59,6 +59,8 @@ impl RequestInfo {
             Method::PUT => "update",
             Method::PATCH => "patch",
             Method::DELETE => "delete",
+            // No verb of the API, but one that may be passed on to a pod.
+            Method::OPTIONS => "",
             _ => return other(),
         };
         parts.drain(..=skipped);
@@ -78,6 +80,9 @@ impl RequestInfo {
         info.name = rest.next().unwrap_or_default().to_owned();
         info.subresource = rest.next().unwrap_or_default().to_owned();
         info.rest = rest.collect::<Vec<_>>().join("/");
+        if verb.is_empty() && info.subresource != "proxy" {
+            return other();
+        }
         if info.name.is_empty() {
             let query = Query::new(uri);
             verb = match verb {
@@ -191,6 +196,8 @@ mod tests {
             (Method::PUT, "/api/v1/namespaces/a/finalize", "update |v1|namespaces|finalize ns=a name=a rest="),
             (Method::GET, "/api/v1/namespaces/a/pods/b/log", "get |v1|pods|log ns=a name=b rest="),
             (Method::GET, "/api/v1/namespaces/a/services/b/proxy/c/d", "get |v1|services|proxy ns=a name=b rest=c/d"),
+            (Method::OPTIONS, "/api/v1/namespaces/a/pods/b/proxy/c", " |v1|pods|proxy ns=a name=b rest=c"),
+            (Method::OPTIONS, "/api/v1/namespaces/a/pods", "options path /api/v1/namespaces/a/pods"),
             (
                 Method::DELETE,
                 "/apis/apps/v1/namespaces/a/deployments",

@@ -7,6 +7,7 @@ use crate::authn::UserInfo;
 use crate::certs;
 use axum::Router;
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::io;
@@ -44,6 +45,7 @@ impl std::fmt::Debug for Server {
 pub struct Endpoint {
     router: Router,
     tls: TlsAcceptor,
+    peer: Option<SocketAddr>,
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -55,7 +57,7 @@ impl std::fmt::Debug for Endpoint {
 impl Server {
     /// A server without listeners.
     pub fn new(router: Router, tls: Arc<rustls::ServerConfig>) -> Self {
-        Server { endpoint: Endpoint { router, tls: TlsAcceptor::from(tls) }, listeners: JoinSet::new() }
+        Server { endpoint: Endpoint { router, tls: TlsAcceptor::from(tls), peer: None }, listeners: JoinSet::new() }
     }
 
     /// For streams that are accepted elsewhere, such as on the cluster's own network.
@@ -72,9 +74,10 @@ impl Server {
             loop {
                 tokio::select! {
                     accepted = listener.accept() => match accepted {
-                        Ok((stream, _)) => {
+                        Ok((stream, peer)) => {
                             let _ = stream.set_nodelay(true);
-                            connections.spawn(endpoint.clone().serve_tls(stream));
+                            let endpoint = Endpoint { peer: Some(peer), ..endpoint.clone() };
+                            connections.spawn(endpoint.serve_tls(stream));
                         }
                         // Out of file descriptors, as a rule: what is open must end first.
                         Err(error) => {
@@ -159,7 +162,7 @@ impl Endpoint {
         };
         let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let user = certificate.and_then(certs::user_of);
-        serve(self.router, stream, user).await;
+        serve(self.router, stream, user, self.peer).await;
     }
 
     /// HTTP on one stream whose peer is `user`, to its end.
@@ -167,17 +170,20 @@ impl Endpoint {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        serve(self.router, stream, Some(user)).await;
+        serve(self.router, stream, Some(user), self.peer).await;
     }
 }
 
-async fn serve<S>(router: Router, stream: S, user: Option<UserInfo>)
+async fn serve<S>(router: Router, stream: S, user: Option<UserInfo>, peer: Option<SocketAddr>)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         if let Some(user) = &user {
             request.extensions_mut().insert(user.clone());
+        }
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(ConnectInfo(peer));
         }
         router.clone().oneshot(request.map(Body::new))
     });

@@ -3,12 +3,14 @@
 //! Namespace lifecycle is not one of them; the handler itself sees to it, in the transaction.
 
 mod default_class;
+mod limit_ranger;
 mod priority;
 mod service_account;
 #[cfg(test)]
 mod tests;
 
 pub use default_class::DefaultClasses;
+pub use limit_ranger::LimitRanger;
 pub use priority::Priority;
 pub use service_account::ServiceAccounts;
 
@@ -65,5 +67,5 @@ pub trait Admission: Send + Sync + 'static {
 
 /// The plug-ins of a complete API server, in their order.
 pub fn standard() -> Vec<Arc<dyn Admission>> {
-    vec![Arc::new(ServiceAccounts), Arc::new(Priority), Arc::new(DefaultClasses)]
+    vec![Arc::new(ServiceAccounts), Arc::new(Priority), Arc::new(LimitRanger), Arc::new(DefaultClasses)]
 }

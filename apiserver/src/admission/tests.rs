@@ -121,3 +121,24 @@ async fn a_claim_gets_the_newest_default_class() {
     let spec = admitted(&store, "", "PersistentVolumeClaim", asked).await.expect("admitted");
     assert_eq!(spec["storageClassName"], "", "the user wants none");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_container_gets_its_namespaces_defaults_and_stays_within_its_limits() {
+    let limit = json!({"type": "Container", "default": {"cpu": "500m"}, "defaultRequest": {"cpu": "250m"},
+        "max": {"cpu": "1"}});
+    let store = cluster(&[
+        ("serviceaccounts/shop/default", json!({"metadata": {}})),
+        ("limitranges/shop/cpu", json!({"metadata": {"name": "cpu"}, "spec": {"limits": [limit]}})),
+        ("limitranges/shopping/none", json!({"spec": {"limits": [{"type": "Container", "max": {"cpu": "0"}}]}})),
+    ])
+    .await;
+    let spec = admitted(&store, "", "Pod", pod(json!({}))).await.expect("admitted");
+    let resources = json!({"limits": {"cpu": "500m"}, "requests": {"cpu": "250m"}});
+    assert_eq!(spec["containers"][0]["resources"], resources);
+    let greedy = json!([{"name": "a", "resources": {"limits": {"cpu": "2"}, "requests": {"cpu": "2"}}}]);
+    let status = admitted(&store, "", "Pod", pod(json!({"containers": greedy}))).await.expect_err("too much");
+    assert_eq!(
+        (status.code, status.message.as_str()),
+        (403, "pods \"web\" is forbidden: maximum cpu usage per Container is 1, but limit is 2")
+    );
+}

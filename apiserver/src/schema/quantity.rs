@@ -106,6 +106,11 @@ impl Quantity {
         format!("{amount}{suffix}")
     }
 
+    /// Both together, in this amount's form.
+    pub fn plus(self, other: Quantity) -> Quantity {
+        Quantity { nanos: (self.nanos + other.nanos).clamp(-LIMIT, LIMIT), ..self }
+    }
+
     /// The amount in thousandths, rounded up.
     pub fn millis(&self) -> i128 {
         self.nanos.div_euclid(1_000_000) + i128::from(self.nanos.rem_euclid(1_000_000) != 0)

@@ -1,4 +1,4 @@
-//! Streams to pods: exec, attach, logs and port-forward, from HTTP to [`PodStreams`](crate::pod_streams::PodStreams).
+//! Streams to pods: exec, attach, logs, port-forward and the proxies, from HTTP to [`PodStreams`](crate::pod_streams::PodStreams).
 //!
 //! Which container is meant is settled here; what runs there is not known here.
 
@@ -6,6 +6,8 @@ mod channels;
 mod log;
 mod port_forward;
 mod port_forward_channels;
+mod proxy;
+mod proxy_target;
 mod spdy;
 
 use crate::ApiServer;
@@ -17,6 +19,7 @@ use async_trait::async_trait;
 use axum::extract::{FromRequestParts, Request, WebSocketUpgrade};
 use axum::response::Response;
 use http::request::Parts;
+use proxy::ProxyConnector;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -29,12 +32,17 @@ enum Kind {
     PortForward,
 }
 
-/// Connects the stream subresources of pods.
+/// Connects the stream subresources of pods, and the proxies.
 pub(crate) fn connect(server: &ApiServer) {
     for (name, kind) in
         [("exec", Kind::Exec), ("attach", Kind::Attach), ("log", Kind::Log), ("portforward", Kind::PortForward)]
     {
         server.set_connector("", "v1", &format!("pods/{name}"), Arc::new(PodConnector(kind)));
+    }
+    for (resource, connector) in
+        [("services", ProxyConnector::Service), ("pods", ProxyConnector::Pod), ("nodes", ProxyConnector::Node)]
+    {
+        server.set_connector("", "v1", &format!("{resource}/proxy"), Arc::new(connector));
     }
 }
 

@@ -78,3 +78,26 @@ async fn a_pod_has_the_priority_of_its_class() {
     let status = server.post(PODS, with_class("d", "none")).await.expect(403);
     assert_eq!(status["message"], "pods \"d\" is forbidden: no PriorityClass with name none was found");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_range_is_applied_to_pods_that_can_be_read_and_no_others() {
+    let server = server().await;
+    service_account(&server, json!({"metadata": {"name": "default"}})).await;
+    let limits = json!([{"type": "Container", "max": {"memory": "1Gi"}}]);
+    let range = json!({"metadata": {"name": "memory"}, "spec": {"limits": limits}});
+    server.post("/api/v1/namespaces/default/limitranges", range).await.created();
+    let pod = |resources: Value| json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "c", "image": "i:1", "resources": resources}]}});
+    for wrong in [json!("x"), json!({"limits": "x"}), json!({"limits": []})] {
+        server.post(PODS, pod(wrong)).await.expect(400);
+    }
+    let refused = server.post(PODS, pod(json!({"limits": {"memory": "2Gi"}}))).await.expect(403);
+    let why = "pods \"a\" is forbidden: maximum memory usage per Container is 1Gi, but limit is 2Gi";
+    assert_eq!(refused["message"], why);
+    let made = server.post(PODS, pod(json!({}))).await.created();
+    let given = json!({"limits": {"memory": "1Gi"}, "requests": {"memory": "1Gi"}});
+    assert_eq!(made["spec"]["containers"][0]["resources"], given);
+    assert_eq!(
+        made["metadata"]["annotations"]["kubernetes.io/limit-ranger"],
+        "LimitRanger plugin set: memory request for container c; memory limit for container c"
+    );
+}

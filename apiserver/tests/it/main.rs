@@ -9,6 +9,7 @@ mod house;
 mod objects;
 mod own_schemas;
 mod parts;
+mod proxies;
 mod races;
 mod support;
 mod watches;
