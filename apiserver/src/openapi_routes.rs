@@ -1,6 +1,6 @@
 //! `/openapi/v3` and `/openapi/v2`: the schema's documents over HTTP, with their hashes as entity tags.
 //!
-//! Documents are made when first asked for and kept until the registry changes.
+//! v2 is had as protobuf too, for client-go asks for nothing else. Documents are made when first asked for and kept until the registry changes.
 
 use crate::registry::Registry;
 use crate::routes::VERSION;
@@ -12,10 +12,13 @@ use axum::extract::Request;
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Extension, Router};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use parking_lot::Mutex;
 use std::sync::Arc;
+
+const JSON: &str = "application/json";
+const V2_MESSAGE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// The documents of the registry they were made from.
 #[derive(Default)]
@@ -56,12 +59,13 @@ async fn document(
     // Hundreds of kilobytes of JSON are made at the first request: not on a worker that serves others.
     let answer = tokio::task::spawn_blocking(move || {
         let found = match path.trim_matches('/').strip_prefix("openapi/") {
-            Some("v2") => Some(documents.v2()),
-            Some("v3") => Some(documents.index()),
-            Some(path) => path.strip_prefix("v3/").and_then(|path| documents.v3(path)),
+            Some("v2") if wants_message(&headers) => Some((documents.v2_message(), V2_MESSAGE)),
+            Some("v2") => Some((documents.v2(), JSON)),
+            Some("v3") => Some((documents.index(), JSON)),
+            Some(path) => path.strip_prefix("v3/").and_then(|path| documents.v3(path)).map(|document| (document, JSON)),
             None => None,
         };
-        found.map(|document| encode(document, &headers))
+        found.map(|(document, media)| encode(document, media, &headers))
     });
     match answer.await {
         Ok(Some(response)) => response,
@@ -72,7 +76,13 @@ async fn document(
     }
 }
 
-fn encode(document: &Document, headers: &HeaderMap) -> Response {
+/// The `@` that clients write into this type has no place in one, as RFC 9110 (8.3.1) has it; the answer's has a dot.
+fn wants_message(headers: &HeaderMap) -> bool {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    accept.split([',', ';']).any(|media| media.trim().replace('@', ".") == V2_MESSAGE)
+}
+
+fn encode(document: &Document, media: &'static str, headers: &HeaderMap) -> Response {
     let etag = format!("\"{}\"", document.hash);
     let known = headers.get(IF_NONE_MATCH).and_then(|tags| tags.to_str().ok()).unwrap_or_default();
     let mut response = if known.split(',').any(|tag| tag.trim() == etag) {
@@ -81,7 +91,7 @@ fn encode(document: &Document, headers: &HeaderMap) -> Response {
         response
     } else {
         let mut response = Response::new(Body::from(document.body.clone()));
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
         response
     };
     // The hash in the URL names the content, so that clients may keep it.

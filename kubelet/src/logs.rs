@@ -10,14 +10,20 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::AsyncWrite;
 use tokio::sync::{Notify, broadcast};
+use tokio::time::Instant;
 
 /// How many bytes of output are kept per container run.
 pub(crate) const CAPACITY: usize = 4 << 20;
 
 /// How much of the output is shown to one who attaches late.
 const REPLAY: usize = 64 << 10;
+
+/// Who attaches so soon after the log has been read is taken for its reader, and is shown only what came since: kubectl 1.36 and
+/// later print the log and then attach, older ones attach at once.
+const SAME_READER: Duration = Duration::from_secs(2);
 
 /// A line longer than this is cut into several.
 const LONGEST_LINE: usize = 16 << 10;
@@ -50,6 +56,11 @@ struct State {
     bytes: usize,
     /// The newest output as written, unfinished lines too, for those who attach.
     raw: VecDeque<u8>,
+    /// How many bytes have been written, and how many of them are in lines, gone ones too.
+    written: usize,
+    in_lines: usize,
+    /// When the log was last read, and how many bytes had been in lines then.
+    read: Option<(Instant, usize)>,
     ended: bool,
 }
 
@@ -93,16 +104,25 @@ impl Log {
         }
     }
 
-    /// The newest output as written, and everything that comes.
+    /// Notes that somebody has been shown all lines.
+    pub(crate) fn mark_read(&self) {
+        let mut state = self.0.state.lock();
+        state.read = Some((Instant::now(), state.in_lines));
+    }
+
+    /// The newest output as written, as far as it has not just been read, and everything that comes.
     pub(crate) fn attach(&self) -> (Bytes, broadcast::Receiver<Bytes>) {
         let state = self.0.state.lock();
         let live = self.0.live.subscribe();
-        (state.raw.iter().copied().collect::<Vec<u8>>().into(), live)
+        let seen = state.read.filter(|(at, _)| at.elapsed() < SAME_READER).map_or(0, |(_, seen)| seen);
+        let known = state.raw.len().saturating_sub(state.written - seen);
+        (state.raw.iter().skip(known).copied().collect::<Vec<u8>>().into(), live)
     }
 
     fn push(&self, line: Line) {
         let mut state = self.0.state.lock();
         state.bytes += line.text.len();
+        state.in_lines += line.text.len();
         state.lines.push_back(line);
         while state.bytes > CAPACITY {
             let Some(oldest) = state.lines.pop_front() else { break };
@@ -147,6 +167,7 @@ impl AsyncWrite for LogWriter {
         }
         let mut state = self.log.0.state.lock();
         state.raw.extend(data);
+        state.written += data.len();
         let surplus = state.raw.len().saturating_sub(REPLAY);
         state.raw.drain(..surplus);
         // Under the lock, so that who attaches sees each byte once.
@@ -175,6 +196,20 @@ impl Drop for LogWriter {
 mod tests {
     use super::*;
     use tokio::io::AsyncWriteExt;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_just_read_the_log_is_shown_only_what_came_since_when_attaching() {
+        let log = Log::default();
+        let mut writer = log.writer(|| Timestamp::UNIX_EPOCH);
+        writer.write_all(b"one\ntw").await.expect("never fails");
+        assert_eq!(log.attach().0, "one\ntw");
+        log.mark_read();
+        assert_eq!(log.attach().0, "tw", "the log shows whole lines only");
+        writer.write_all(b"o\n").await.expect("never fails");
+        assert_eq!(log.attach().0, "two\n");
+        tokio::time::advance(SAME_READER).await;
+        assert_eq!(log.attach().0, "one\ntwo\n", "somebody else");
+    }
 
     #[tokio::test]
     async fn output_is_cut_into_lines_and_the_oldest_go_when_the_log_is_full() {

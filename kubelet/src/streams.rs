@@ -289,6 +289,7 @@ impl Kubelet {
 
 fn lines(log: Log, range: LogRange) -> BoxStream<'static, Bytes> {
     let (kept, end, _) = log.lines(0);
+    log.mark_read();
     let recent = kept.iter().filter(|line| range.since.is_none_or(|since| line.at >= since)).count() as u64;
     let wanted = range.tail_lines.map_or(recent, |tail| tail.min(recent));
     let budget = range.limit_bytes.unwrap_or(u64::MAX);

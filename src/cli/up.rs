@@ -5,11 +5,12 @@ use super::{Hint, kubeconfig, print, say};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use coracle::{Builder, Cluster};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Seek};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// kubectl's users expect it here.
 const API_PORT: u16 = 6443;
@@ -73,6 +74,8 @@ impl Up {
             return self.detach();
         }
         let began = Instant::now();
+        // From here on a signal is an order to stop and to tidy up, also while the cluster starts.
+        let mut signals = Signals::new()?;
         let run_dir = RunDirectory(paths::make_run(&name)?);
         let socket = run_dir.0.join(paths::SOCKET);
         let data = match (&self.data_dir, self.ephemeral) {
@@ -97,7 +100,10 @@ impl Up {
                 say(&format!("✓ {what:<12} {:>6.1} ms", began.elapsed().as_secs_f64() * 1000.0));
             }
         };
-        let cluster = start(builder, self.api_port, tick).await?;
+        let cluster = tokio::select! {
+            started = start(builder, self.api_port, tick) => started?,
+            () = signals.stop() => return Ok(()),
+        };
         let api = cluster.api_address().context("the API has no address")?;
         let context = if name == "coracle" { name.clone() } else { format!("coracle-{name}") };
         let own = cluster.kubeconfig(&context).context("the API has no address")?;
@@ -132,7 +138,10 @@ impl Up {
                 }
             }
         }
-        let ended = wait_for_end(&cluster).await;
+        let ended = tokio::select! {
+            () = signals.stop() => Ok(()),
+            why = cluster.store_failed() => Err(anyhow::anyhow!("the store has stopped, so the cluster stops: {why}")),
+        };
         if let Some(path) = merged {
             let _ = kubeconfig::remove(&path, &context).inspect_err(|error| say(&format!("warning: {error:#}")));
         }
@@ -158,7 +167,8 @@ impl Up {
         use std::os::unix::process::CommandExt;
         let run_dir = paths::make_run(&self.cluster.name)?;
         let log = run_dir.join("log");
-        let file = std::fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let opened = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&log);
+        let mut file = opened.with_context(|| format!("cannot write {}", log.display()))?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["up", "--announce", "--name", &self.cluster.name, "--nodes", &self.nodes.to_string()]);
         let flags = [
@@ -177,7 +187,7 @@ impl Up {
             command.args([flag, &value.to_string()]);
         }
         // A group of its own: the terminal's Ctrl-C is not for it.
-        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file);
+        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file.try_clone()?);
         let mut child = command.spawn().context("cannot start the cluster's process")?;
         let mut line = String::new();
         if let Some(stdout) = child.stdout.take() {
@@ -185,7 +195,9 @@ impl Up {
         }
         if line.trim() != READY {
             let status = child.wait()?;
-            let said = std::fs::read_to_string(&log).unwrap_or_default();
+            // The file's name went with the run directory; what it holds did not.
+            let mut said = String::new();
+            file.rewind().and_then(|()| file.read_to_string(&mut said)).context("cannot read what it said")?;
             bail!("the cluster's process ended ({status}):\n{}", said.trim_end());
         }
         let state = paths::running(&self.cluster.name)?;
@@ -224,14 +236,25 @@ fn port_taken(error: &anyhow::Error) -> bool {
         .any(|error| error.kind() == std::io::ErrorKind::AddrInUse)
 }
 
-/// Waits for Ctrl-C or SIGTERM, or for the store to fail.
-async fn wait_for_end(cluster: &Cluster) -> Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    tokio::select! {
-        _ = interrupt.recv() => Ok(()),
-        _ = terminate.recv() => Ok(()),
-        why = cluster.store_failed() => bail!("the store has stopped, so the cluster stops: {why}"),
+/// The orders to stop: Ctrl-C and SIGTERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// From now on they do not end the process by themselves.
+    fn new() -> Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Signals { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    /// Waits for the first one.
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 
@@ -260,7 +283,8 @@ pub(crate) async fn down(name: &str) -> Result<()> {
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).context("cannot signal the cluster's process")?;
     let deadline = Instant::now() + STOP_TIMEOUT;
     // Not a child of ours, so there is nothing to wait for but its disappearance.
-    while paths::alive(state.pid) {
+    // It removes its run directory last. A process without it has only its parent to wait for, which may take its time.
+    while paths::alive(state.pid) && paths::run(name).exists() {
         if Instant::now() > deadline {
             bail!("process {} has not ended after {} s", state.pid, STOP_TIMEOUT.as_secs());
         }

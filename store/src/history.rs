@@ -51,6 +51,8 @@ pub(crate) struct History {
     prefix_lengths: BTreeMap<usize, usize>,
     /// Watchers which begin in the future and have asked for progress.
     ahead: Vec<WatcherId>,
+    /// The newest revision at which progress has been asked for.
+    asked: Revision,
 }
 
 pub(crate) type WatcherId = u64;
@@ -97,6 +99,7 @@ impl History {
             by_prefix: HashMap::new(),
             prefix_lengths: BTreeMap::new(),
             ahead: Vec::new(),
+            asked: Revision(0),
         }
     }
 
@@ -172,7 +175,8 @@ impl History {
         Ok(self.ring.range(index(after)..index(upto)).rev().take(Self::STRETCH).cloned().collect())
     }
 
-    /// Registers a watcher of the events after `from`.
+    /// Registers a watcher of the events after `from`. Had it come a moment earlier, it would have been asked for progress with the
+    /// others: whoever waits for that must not wait for ever because it comes only now.
     pub(crate) fn watch(&mut self, prefix: &str, from: Revision) -> WatcherId {
         let id = self.next_id;
         self.next_id += 1;
@@ -180,7 +184,8 @@ impl History {
         self.by_prefix.entry(prefix.clone()).or_default().push(id);
         *self.prefix_lengths.entry(prefix.len()).or_default() += 1;
         let unread = (from < self.newest).then_some(Revision(from.0 + 1));
-        self.watchers.insert(id, Cursor { prefix, from, unread, progress: None, waker: None });
+        let progress = (from < self.asked).then_some(self.asked);
+        self.watchers.insert(id, Cursor { prefix, from, unread, progress, waker: None });
         id
     }
 
@@ -203,6 +208,7 @@ impl History {
     /// Every watcher owes a progress notification once it has read what is there now.
     pub(crate) fn request_progress(&mut self) -> Vec<Waker> {
         let mut wakers = Vec::new();
+        self.asked = self.newest;
         for (id, cursor) in &mut self.watchers {
             cursor.progress = Some(self.newest);
             if cursor.from > self.newest {

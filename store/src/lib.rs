@@ -216,7 +216,8 @@ pub trait Store: Send + Sync + 'static {
     /// Every event under `prefix` after `from`, exactly once, in revision order, from the past into the future.
     fn watch(&self, prefix: &str, from: Revision) -> Watch;
 
-    /// Makes every running watch deliver a progress notification as soon as it has caught up.
+    /// Makes every running watch deliver a progress notification as soon as it has caught up, and every later one that begins before
+    /// the revision of now.
     fn request_progress(&self);
 
     /// The newest committed revision.

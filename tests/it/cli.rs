@@ -49,7 +49,8 @@ impl Up {
             }
             false
         };
-        let ready = tokio::time::timeout(PATIENCE, ready).await.expect("ready in time");
+        let ready = tokio::time::timeout(PATIENCE, ready).await;
+        let ready = ready.unwrap_or_else(|_| panic!("not ready after {PATIENCE:?}:\n{}", up.said.join("\n")));
         assert!(ready, "it ended instead of being ready:\n{}", up.said.join("\n"));
         up
     }
@@ -126,8 +127,8 @@ async fn up_shows_its_steps_and_where_to_go_next_and_down_leaves_nothing() {
              $ server=$(kubectl --kubeconfig own config view --minify -o jsonpath='{{.clusters[0].cluster.server}}')
              > kubectl --kubeconfig /dev/null --server $server --token $(coracle token) --insecure-skip-tls-verify auth whoami
              ATTRIBUTE   VALUE
-             Username    kubernetes-admin
-             …
+             Username    system:admin
+             Groups      [system:masters system:authenticated]
              $ coracle up --ephemeral
              error: a cluster named \"coracle\" is running already (process {pid}, API https://127.0.0.1:…)
              hint: stop it with `coracle down --name coracle`, or start another with `--name`
@@ -203,10 +204,11 @@ async fn the_lesson_needs_no_kubectl() {
             "$ coracle get svc api-service
              NAME          TYPE        CLUSTER-IP   EXTERNAL-IP   PORT(S)   AGE
              api-service   ClusterIP   10.…         <none>        80/TCP    …s
-             $ coracle exec client -- sh -c 'echo out; echo err >&2; exit 3'
+             $ coracle exec client -- sh -c 'echo out; echo err >&2; exit 3' 2>/dev/null
              out
-             err
              [exit 3]
+             $ coracle exec client -- sh -c 'echo out; echo err >&2' 2>&1 >/dev/null
+             err
              $ echo hello | coracle exec -i client -- cat
              hello
              $ coracle exec nobody -- true

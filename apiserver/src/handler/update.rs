@@ -14,7 +14,7 @@ impl Call {
     pub(super) async fn update(&self, body: Body) -> Result<Response, Status> {
         let options = self.write_options("UpdateOptions")?;
         let part = self.part()?;
-        let sent = self.body_of(body, self.part_kind(&part), options.field_validation).await?;
+        let sent = self.named(self.body_of(body, self.part_kind(&part), options.field_validation).await?)?;
         let result =
             self.change(&part, &options, &|old| Ok((self.merged(&part, old, sent.clone())?, Tracking::Update))).await;
         match result {
@@ -23,7 +23,7 @@ impl Call {
                 if versioned {
                     return Err(missing);
                 }
-                let written = self.create_object(self.named(sent)?, &options, Tracking::Update).await?;
+                let written = self.create_object(sent, &options, Tracking::Update).await?;
                 self.object(StatusCode::CREATED, &written.kv)
             }
             result => self.part_answer(StatusCode::OK, &part, &result?.kv),

@@ -354,6 +354,17 @@ contract! {
         assert_eq!(batch, "1 progress");
     }
 
+    async fn a_watch_that_begins_before_an_earlier_request_for_progress_answers_it_too(store) {
+        for _ in 0..2 {
+            put(store, "a", "").await;
+        }
+        store.request_progress();
+        assert_eq!(ready(&mut store.watch("b", Revision(1))), ["2 progress"]);
+        assert_eq!(ready(&mut store.watch("b", Revision(2))), [""; 0], "it has nothing to catch up on");
+        put(store, "a", "").await;
+        assert_eq!(ready(&mut store.watch("b", Revision(2))), [""; 0], "nobody has asked since");
+    }
+
     async fn a_watch_from_the_future_reports_progress_when_it_has_begun(store) {
         let mut watch = store.watch("b", Revision(2));
         store.request_progress();
@@ -370,7 +381,7 @@ contract! {
             put(store, "a", "").await;
             store.request_progress();
         }
-        assert_eq!(ready(&mut store.watch("a", Revision(0))).len(), 3);
+        assert_eq!(ready(&mut store.watch("a", Revision(0))), ["1 put a=", "2 put a=", "3 put a=", "3 progress"]);
     }
 }
 

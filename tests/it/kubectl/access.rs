@@ -93,6 +93,8 @@ async fn the_server_says_what_it_has() {
             the server doesn't have a resource type "nothing"
             [exit 1]
             $ kubectl explain pod.spec.nothing
+            KIND:       Pod
+            VERSION:    v1
             error: field "nothing" does not exist
             [exit 1]
             $ kubectl get --raw /healthz

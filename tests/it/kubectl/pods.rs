@@ -75,13 +75,13 @@ async fn exec_carries_streams_and_exit_codes_and_cp_carries_files() {
             $ kubectl exec tools -- sha256sum /tmp/big > inside; sha256sum big > outside
             $ cut -d' ' -f1 inside > a; cut -d' ' -f1 outside > b; cmp a b && echo equal
             equal
-            $ kubectl cp tools:/tmp/big back 2>/dev/null; cmp big back && echo equal
+            $ kubectl cp tools:/tmp/big back >/dev/null; cmp big back && echo equal
             equal
             $ mkdir -p tree/sub; echo 1 > tree/a; echo 2 > tree/sub/b; kubectl cp tree tools:/tmp/tree
             $ kubectl exec tools -- sh -c 'cat /tmp/tree/a /tmp/tree/sub/b'
             1
             2
-            $ kubectl cp tools:/tmp/tree copy; diff -r tree copy && echo equal
+            $ kubectl cp tools:/tmp/tree copy >/dev/null; diff -r tree copy && echo equal
             equal
             $ kubectl cp nothing:/x y
             Error from server (NotFound): pods "nothing" not found

@@ -191,10 +191,10 @@ async fn a_node_is_cordoned_drained_tainted_and_taken_back() {
             node-2   Ready                      <none>   …s    v1.36.0
             $ kubectl drain node-1
             node/node-1 already cordoned
-            error: unable to drain node "node-1" due to error: cannot delete cannot delete Pods that declare no controller (use --force to override): default/alone, continuing command...
+            error: unable to drain node "node-1" due to error: cannot delete Pods that declare no controller (use --force to override): default/alone, continuing command...
             There are pending nodes to be drained:
             node-1
-            cannot delete cannot delete Pods that declare no controller (use --force to override): default/alone
+            cannot delete Pods that declare no controller (use --force to override): default/alone
             [exit 1]
             $ kubectl drain node-1 --force --grace-period=1 --timeout=60s
             node/node-1 already cordoned

@@ -6,6 +6,7 @@
 //!
 //! Follows OpenAPI 3.0 and KEP-2896. Descriptions are left out unless the caller has some, or the cargo feature `descriptions` is on.
 
+mod message;
 mod paths;
 mod schemas;
 
@@ -24,7 +25,7 @@ use std::sync::{Arc, OnceLock};
 /// A document as it is served.
 #[derive(Clone, Debug)]
 pub struct Document {
-    /// JSON.
+    /// JSON, or what else the method that gives it says.
     pub body: Bytes,
     /// Changes with the content; for the `ETag` header (in quotes) and the `hash` parameter.
     pub hash: String,
@@ -41,6 +42,7 @@ pub struct Documents {
     groups: BTreeMap<String, Group>,
     index: OnceLock<Document>,
     v2: OnceLock<Document>,
+    v2_message: OnceLock<Document>,
 }
 
 struct Group {
@@ -78,7 +80,15 @@ impl Documents {
             })
             .collect();
         let version = version.to_owned();
-        Documents { schemas, describe, version, groups, index: OnceLock::new(), v2: OnceLock::new() }
+        Documents {
+            schemas,
+            describe,
+            version,
+            groups,
+            index: OnceLock::new(),
+            v2: OnceLock::new(),
+            v2_message: OnceLock::new(),
+        }
     }
 
     /// `/openapi/v3`: where the documents are, each with its hash.
@@ -112,22 +122,32 @@ impl Documents {
 
     /// `/openapi/v2`: everything in one document, as JSON.
     pub fn v2(&self) -> &Document {
-        self.v2.get_or_init(|| {
-            let mut writer = Writer::new(Dialect::V2, self);
-            let mut paths = Map::new();
-            for group in self.groups.values() {
-                paths.append(&mut writer.paths(&group.kinds));
-            }
-            let document = json!({
-                "swagger": "2.0",
-                "info": {"title": "Kubernetes", "version": self.version},
-                "paths": paths,
-                "definitions": writer.definitions(),
-            });
-            let body = Bytes::from(document.to_string());
-            Document { hash: hex(&Sha512_256::digest(&body)), body }
+        self.v2.get_or_init(|| content(self.whole().to_string().into()))
+    }
+
+    /// The same as a protobuf message (gnostic's `openapi.v2.Document`).
+    pub fn v2_message(&self) -> &Document {
+        self.v2_message.get_or_init(|| content(message::encode(&self.whole()).into()))
+    }
+
+    fn whole(&self) -> Value {
+        let mut writer = Writer::new(Dialect::V2, self);
+        let mut paths = Map::new();
+        for group in self.groups.values() {
+            paths.append(&mut writer.paths(&group.kinds));
+        }
+        json!({
+            "swagger": "2.0",
+            "info": {"title": "Kubernetes", "version": self.version},
+            "paths": paths,
+            "definitions": writer.definitions(),
         })
     }
+}
+
+/// A document whose hash is that of its bytes.
+fn content(body: Bytes) -> Document {
+    Document { hash: hex(&Sha512_256::digest(&body)), body }
 }
 
 #[cfg(feature = "descriptions")]

@@ -10,7 +10,7 @@
 //! Follows the protobuf encoding guide and k8s.io/apimachinery's `generated.proto` files.
 
 mod encode;
-mod wire;
+pub(super) mod wire;
 
 pub use self::encode::encode;
 use self::wire::{Item, Reader, WireError};

@@ -2,7 +2,7 @@
 
 /// Why bytes are not the message they should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum WireError {
+pub(in crate::schema) enum WireError {
     #[error("unexpected EOF")]
     Truncated,
     #[error("proto: illegal wireType {0}")]
@@ -23,17 +23,17 @@ pub(super) enum WireError {
 
 /// A field's value as the wire has it.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Item<'a> {
+pub(in crate::schema) enum Item<'a> {
     Varint(u64),
     Fixed64(u64),
     Bytes(&'a [u8]),
     Fixed32,
 }
 
-pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+pub(in crate::schema) struct Reader<'a>(pub(in crate::schema) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    pub(super) fn next(&mut self) -> Result<Option<(u32, Item<'a>)>, WireError> {
+    pub(in crate::schema) fn next(&mut self) -> Result<Option<(u32, Item<'a>)>, WireError> {
         if self.0.is_empty() {
             return Ok(None);
         }
@@ -58,7 +58,7 @@ impl<'a> Reader<'a> {
         Ok(Some((tag, item)))
     }
 
-    pub(super) fn varint(&mut self) -> Result<u64, WireError> {
+    pub(in crate::schema) fn varint(&mut self) -> Result<u64, WireError> {
         let mut value = 0u64;
         for (index, byte) in self.0.iter().enumerate() {
             if index == 10 {
@@ -80,7 +80,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub(in crate::schema) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push((value as u8) | 0x80);
         value >>= 7;
@@ -88,12 +88,12 @@ pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-pub(super) fn put_number(out: &mut Vec<u8>, tag: u16, value: u64) {
+pub(in crate::schema) fn put_number(out: &mut Vec<u8>, tag: u16, value: u64) {
     put_varint(out, u64::from(tag) << 3);
     put_varint(out, value);
 }
 
-pub(super) fn put_bytes(out: &mut Vec<u8>, tag: u16, bytes: &[u8]) {
+pub(in crate::schema) fn put_bytes(out: &mut Vec<u8>, tag: u16, bytes: &[u8]) {
     put_varint(out, u64::from(tag) << 3 | 2);
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
