@@ -116,9 +116,11 @@ impl Default for Builder {
 /// Events are forgotten after an hour, as upstream's are.
 const EVENT_TTL: Duration = Duration::from_secs(3600);
 
-/// How often the cluster's DNS is asked at the start, and how long each answer is waited for.
-const DNS_TRIES: u32 = 20;
+/// How long the cluster's DNS may take at the start, how long each answer is waited for, and the pause after a refusal: its pod
+/// may still be waiting for a controller's next try.
+const DNS_TIMEOUT: Duration = Duration::from_secs(30);
 const DNS_PATIENCE: Duration = Duration::from_millis(500);
+const DNS_PAUSE: Duration = Duration::from_millis(10);
 
 /// Most nodes that fit into the address plan.
 const MOST_NODES: u32 = 200;
@@ -508,16 +510,18 @@ impl Cluster {
         let server = SocketAddr::from((self.addresses.dns(), 53));
         let question = in_process::dns_question(&format!("kubernetes.default.svc.{ZONE}"));
         let mut answer = [0; 512];
-        for _ in 0..DNS_TRIES {
-            socket.send_to(&question, server).await?;
-            let received = tokio::time::timeout(DNS_PATIENCE, socket.recv_from(&mut answer)).await;
-            if let Ok(Ok((length, _))) = received
-                && in_process::answers(&question, &answer[..length])
-            {
-                return Ok(());
+        let answered = async {
+            loop {
+                socket.send_to(&question, server).await?;
+                match tokio::time::timeout(DNS_PATIENCE, socket.recv_from(&mut answer)).await {
+                    Ok(Ok((length, _))) if in_process::answers(&question, &answer[..length]) => return Ok(()),
+                    Ok(_) => tokio::time::sleep(DNS_PAUSE).await,
+                    Err(_) => {}
+                }
             }
-        }
-        anyhow::bail!("{server} has not answered {DNS_TRIES} questions")
+        };
+        let timeout = || anyhow::anyhow!("{server} has not answered within {} s", DNS_TIMEOUT.as_secs());
+        tokio::time::timeout(DNS_TIMEOUT, answered).await.unwrap_or_else(|_| Err(timeout()))
     }
 
     /// Stops everything, in reverse order, and waits for it. The state on disk is complete.

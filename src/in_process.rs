@@ -47,7 +47,8 @@ impl Program for DnsServer {
         match self.0.serve(container.host).await {
             Ok(()) => 0,
             Err(error) => {
-                tracing::error!(%error, "DNS server ended");
+                // Its pod has been taken off the network, as a rule.
+                tracing::debug!(%error, "DNS server ended");
                 1
             }
         }

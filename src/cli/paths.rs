@@ -112,8 +112,12 @@ pub(crate) fn running(name: &str) -> Result<State> {
     }
 }
 
-/// Whether the process is there.
+/// Whether the process is there, and not only as an entry that its parent has yet to read (a zombie, proc(5)).
 pub(crate) fn alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    if stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z')) {
+        return false;
+    }
     let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
     pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
 }
