@@ -245,7 +245,7 @@ mod tests {
     /// The bytes at a path of tags, each the first of its kind.
     fn at<'a>(mut bytes: &'a [u8], tags: &[u32]) -> &'a [u8] {
         for tag in tags {
-            let mut reader = Reader::new(bytes);
+            let mut reader = Reader(bytes);
             bytes = loop {
                 match reader.next().expect("well-formed").expect("the field is there") {
                     (found, Item::Bytes(bytes)) if found == *tag => break bytes,
