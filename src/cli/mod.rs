@@ -10,6 +10,7 @@ mod kubeconfig;
 mod logs;
 mod paths;
 mod remote;
+mod signals;
 mod throwaway;
 mod up;
 

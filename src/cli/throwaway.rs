@@ -1,8 +1,10 @@
 //! `run`: a throw-away cluster around a command.
 
+use super::signals::{self, Signals};
 use anyhow::{Context, Result};
 use clap::Args;
 use coracle::Cluster;
+use rustix::process::{Pid, Signal, kill_process};
 use std::process::ExitCode;
 
 /// Run a command with a throw-away cluster around it
@@ -24,6 +26,7 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) async fn run(self) -> Result<ExitCode> {
+        let mut signals = Signals::new()?;
         let dir =
             tempfile::Builder::new().prefix("coracle-run-").tempdir().context("cannot make a temporary directory")?;
         let mut builder = Cluster::builder()
@@ -35,7 +38,10 @@ impl Run {
         if let Some(seed) = self.seed {
             builder = builder.seed(seed);
         }
-        let cluster = builder.start().await?;
+        let cluster = tokio::select! {
+            started = builder.start() => started?,
+            signal = signals.next() => return Ok(signals::exit_code(signal)),
+        };
         let kubeconfig = dir.path().join("kubeconfig");
         super::up::write_private(&kubeconfig, &cluster.kubeconfig("coracle").context("the API has no address")?)?;
         let [program, arguments @ ..] = self.command.as_slice() else { unreachable!("clap requires a command") };
@@ -47,12 +53,15 @@ impl Run {
             .spawn();
         let status = match spawned {
             Ok(mut child) => {
-                // The terminal's Ctrl-C goes to the command too; the cluster waits for it to end.
-                let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+                let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
                 loop {
                     tokio::select! {
                         status = child.wait() => break status.with_context(|| format!("waiting for {program}")),
-                        _ = interrupt.recv() => {}
+                        signal = signals.next() => match pid {
+                            // The terminal's Ctrl-C goes to the command too. The cluster waits for it to end.
+                            Some(pid) if signal != Signal::INT => drop(kill_process(pid, signal)),
+                            _ => {}
+                        }
                     }
                 }
             }

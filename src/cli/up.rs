@@ -1,6 +1,7 @@
 //! `up`, `down` and `status`: a cluster in the foreground, or in a process of its own.
 
 use super::paths::{self, State};
+use super::signals::Signals;
 use super::{Hint, kubeconfig, print, say};
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -10,7 +11,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// kubectl's users expect it here.
 const API_PORT: u16 = 6443;
@@ -102,7 +102,7 @@ impl Up {
         };
         let cluster = tokio::select! {
             started = start(builder, self.api_port, tick) => started?,
-            () = signals.stop() => return Ok(()),
+            _ = signals.next() => return Ok(()),
         };
         let api = cluster.api_address().context("the API has no address")?;
         let context = if name == "coracle" { name.clone() } else { format!("coracle-{name}") };
@@ -139,13 +139,17 @@ impl Up {
             }
         }
         let ended = tokio::select! {
-            () = signals.stop() => Ok(()),
+            _ = signals.next() => Ok(()),
             why = cluster.store_failed() => Err(anyhow::anyhow!("the store has stopped, so the cluster stops: {why}")),
         };
         if let Some(path) = merged {
             let _ = kubeconfig::remove(&path, &context).inspect_err(|error| say(&format!("warning: {error:#}")));
         }
-        cluster.stop().await;
+        tokio::select! {
+            () = cluster.stop() => {}
+            // Asked twice, it does not wait for pods to end. What was acknowledged is on disk already.
+            _ = signals.next() => {}
+        }
         ended
     }
 
@@ -234,28 +238,6 @@ fn port_taken(error: &anyhow::Error) -> bool {
         .chain()
         .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
         .any(|error| error.kind() == std::io::ErrorKind::AddrInUse)
-}
-
-/// The orders to stop: Ctrl-C and SIGTERM.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    /// From now on they do not end the process by themselves.
-    fn new() -> Result<Self> {
-        let listen = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Signals { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
-    }
-
-    /// Waits for the first one.
-    async fn stop(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }
 
 /// Removed with everything in it when the cluster ends.

@@ -51,11 +51,30 @@ impl std::fmt::Display for Answer {
     }
 }
 
+/// A request, and what is wrong with it.
+struct Request {
+    what: String,
+    method: &'static str,
+    path: String,
+    media: &'static str,
+    body: String,
+}
+
+fn request(
+    what: impl Into<String>,
+    method: &'static str,
+    path: impl Into<String>,
+    media: &'static str,
+    body: impl std::fmt::Display,
+) -> Request {
+    Request { what: what.into(), method, path: path.into(), media, body: body.to_string() }
+}
+
 /// Sends each of these and compares what comes back, a paragraph each.
-async fn check(cluster: &Cluster, requests: &[(&str, &str, &str, &str, String)], expected: Expect) {
+async fn check(cluster: &Cluster, requests: impl IntoIterator<Item = Request>, expected: Expect) {
     let mut text = String::new();
-    for (what, method, path, media, body) in requests {
-        let answer = send(cluster, method, path, media, body.clone()).await;
+    for Request { what, method, path, media, body } in requests {
+        let answer = send(cluster, method, &path, media, body).await;
         text.push_str(&format!("{what}\n  {answer}\n"));
     }
     // What differs from run to run.
@@ -65,9 +84,8 @@ async fn check(cluster: &Cluster, requests: &[(&str, &str, &str, &str, String)],
 
 /// Creates each of these objects at a path; what comes back for each.
 async fn check_created(cluster: &Cluster, path: &str, objects: Vec<(&str, Value)>, expected: Expect) {
-    let requests: Vec<_> =
-        objects.into_iter().map(|(what, object)| (what, "POST", path, JSON, object.to_string())).collect();
-    check(cluster, &requests, expected).await;
+    let requests = objects.into_iter().map(|(what, object)| request(what, "POST", path, JSON, object));
+    check(cluster, requests, expected).await;
 }
 
 /// Lays `change` over `object`: null removes, maps merge, all else replaces (RFC 7396).
@@ -90,10 +108,10 @@ fn merged(mut object: Value, change: &Value) -> Value {
 async fn a_body_that_is_no_object_is_refused_with_its_place() {
     let cluster = cluster().await;
     let yaml = "application/yaml";
-    let post = |what, media, body: &str| (what, "POST", CONFIGMAPS, media, body.to_owned());
+    let post = |what, media, body: &str| request(what, "POST", CONFIGMAPS, media, body);
     check(
         &cluster,
-        &[
+        [
             post("cut off", JSON, r#"{"metadata": {"name": "a"#),
             post("a bare word", JSON, "hello"),
             post("nothing", JSON, ""),
@@ -150,7 +168,7 @@ async fn a_body_that_is_no_object_is_refused_with_its_place() {
 #[tokio::test]
 async fn fields_of_a_wrong_type_or_name_are_named() {
     let cluster = cluster().await;
-    let post = |what, query: &str, body: Value| (what, format!("{CONFIGMAPS}{query}"), body.to_string());
+    let post = |what: &str, query: &str, body: Value| request(what, "POST", format!("{CONFIGMAPS}{query}"), JSON, body);
     let mut requests = vec![
         post("data that is text", "", json!({"metadata": {"name": "a"}, "data": "text"})),
         post("data with a number", "", json!({"metadata": {"name": "a"}, "data": {"port": 80}})),
@@ -163,17 +181,16 @@ async fn fields_of_a_wrong_type_or_name_are_named() {
     let unknown = json!({"metadata": {"name": "u", "labls": {}}, "dta": {"a": "b"}});
     for validation in ["Strict", "Warn", "Ignore", "Sometimes"] {
         requests.push(post(
-            &*format!("unknown fields, {validation}").leak(),
+            &format!("unknown fields, {validation}"),
             &format!("?dryRun=All&fieldValidation={validation}"),
             unknown.clone(),
         ));
     }
-    let twice = r#"{"metadata": {"name": "twice"}, "data": {"a": "1", "a": "2"}}"#.to_owned();
-    requests.push(("a field twice, strict", format!("{CONFIGMAPS}?dryRun=All&fieldValidation=Strict"), twice.clone()));
-    requests.push(("a field twice, warned of", format!("{CONFIGMAPS}?dryRun=All"), twice));
-    let requests: Vec<_> =
-        requests.iter().map(|(what, path, body)| (*what, "POST", path.as_str(), JSON, body.clone())).collect();
-    check(&cluster, &requests, expect![[r#"
+    let twice = r#"{"metadata": {"name": "twice"}, "data": {"a": "1", "a": "2"}}"#;
+    for (what, query) in [("a field twice, strict", "&fieldValidation=Strict"), ("a field twice, warned of", "")] {
+        requests.push(request(what, "POST", format!("{CONFIGMAPS}?dryRun=All{query}"), JSON, twice));
+    }
+    check(&cluster, requests, expect![[r#"
         data that is text
           400 BadRequest: ConfigMap in version "v1" cannot be handled as a ConfigMap: json: cannot unmarshal string into Go struct field ConfigMap.data of type map[string]string
         data with a number
@@ -254,16 +271,16 @@ async fn names_that_are_taken_or_malformed_are_refused() {
         "#]],
     )
     .await;
-    let (taken, path) = (json!({"metadata": {"name": "taken"}}).to_string(), format!("{CONFIGMAPS}/other"));
+    let (taken, path) = (json!({"metadata": {"name": "taken"}}), format!("{CONFIGMAPS}/other"));
     check(
         &cluster,
-        &[
-            ("a name that is not the path's", "PUT", &path, JSON, taken.clone()),
-            ("a namespace that is not there", "POST", "/api/v1/namespaces/nowhere/configmaps", JSON, taken.clone()),
-            ("a kind that is not there", "POST", "/api/v1/namespaces/default/nothings", JSON, taken.clone()),
-            ("a group that is not there", "GET", "/apis/nothing.example.com/v1/things", JSON, String::new()),
-            ("a verb that the kind has not", "PUT", CONFIGMAPS, JSON, taken),
-            ("an object that is not there", "DELETE", &path, JSON, String::new()),
+        [
+            request("a name that is not the path's", "PUT", &path, JSON, &taken),
+            request("a namespace that is not there", "POST", "/api/v1/namespaces/nowhere/configmaps", JSON, &taken),
+            request("a kind that is not there", "POST", "/api/v1/namespaces/default/nothings", JSON, &taken),
+            request("a group that is not there", "GET", "/apis/nothing.example.com/v1/things", JSON, ""),
+            request("a verb that the kind has not", "PUT", CONFIGMAPS, JSON, &taken),
+            request("an object that is not there", "DELETE", &path, JSON, ""),
         ],
         expect![[r#"
             a name that is not the path's
@@ -293,34 +310,33 @@ async fn stale_and_impossible_versions_are_refused() {
     stale["data"] = json!({"k": "1"});
     assert_eq!(send(&cluster, "PUT", &path, JSON, stale.to_string()).await.code, 200);
     stale["data"] = json!({"k": "2"});
-    let version = |version: &str| json!({"metadata": {"name": "a", "resourceVersion": version}}).to_string();
+    let version = |version: &str| json!({"metadata": {"name": "a", "resourceVersion": version}});
     let merge = "application/merge-patch+json";
-    let list = |query: &str| &*format!("{CONFIGMAPS}?{query}").leak();
-    let get = |what, query: &str| (what, "GET", list(query), JSON, String::new());
+    let get = |what, query: &str| request(what, "GET", format!("{CONFIGMAPS}?{query}"), JSON, "");
     let old = first["metadata"]["resourceVersion"].as_str().expect("a version").to_owned();
     check(
         &cluster,
-        &[
-            ("an update of what has changed since", "PUT", &path, JSON, stale.to_string()),
-            ("a patch of what has changed since", "PATCH", &path, merge, version(&old)),
-            ("a version that is no number", "PUT", &path, JSON, version("new")),
-            ("another uid", "PUT", &path, JSON, json!({"metadata": {"name": "a", "uid": "other"}}).to_string()),
-            ("deletion of another uid", "DELETE", &path, JSON, json!({"preconditions": {"uid": "other"}}).to_string()),
-            (
+        [
+            request("an update of what has changed since", "PUT", &path, JSON, &stale),
+            request("a patch of what has changed since", "PATCH", &path, merge, version(&old)),
+            request("a version that is no number", "PUT", &path, JSON, version("new")),
+            request("another uid", "PUT", &path, JSON, json!({"metadata": {"name": "a", "uid": "other"}})),
+            request("deletion of another uid", "DELETE", &path, JSON, json!({"preconditions": {"uid": "other"}})),
+            request(
                 "deletion of an old version",
                 "DELETE",
                 &path,
                 JSON,
-                json!({"preconditions": {"resourceVersion": old}}).to_string(),
+                json!({"preconditions": {"resourceVersion": old}}),
             ),
-            (
+            request(
                 "two policies of deletion",
                 "DELETE",
                 &path,
                 JSON,
-                json!({"propagationPolicy": "Orphan", "orphanDependents": true}).to_string(),
+                json!({"propagationPolicy": "Orphan", "orphanDependents": true}),
             ),
-            ("an unknown policy of deletion", "DELETE", &path, JSON, json!({"propagationPolicy": "Later"}).to_string()),
+            request("an unknown policy of deletion", "DELETE", &path, JSON, json!({"propagationPolicy": "Later"})),
             get("a list at no version", "resourceVersion=x"),
             get("a list at a version to come", "resourceVersion=999999999"),
             get("an exact list without a version", "resourceVersionMatch=Exact"),
@@ -329,30 +345,30 @@ async fn stale_and_impossible_versions_are_refused() {
             get("a continuation that nobody gave", "limit=1&continue=abc"),
             get("a selector that is none", "labelSelector=a%3D%3D%3Db"),
             get("a field that cannot be selected", "fieldSelector=data.k%3D1"),
-            ("a patch that is no JSON", "PATCH", &path, merge, "{".to_owned()),
-            ("a patch of an unknown type", "PATCH", &path, "application/json", "{}".to_owned()),
-            (
+            request("a patch that is no JSON", "PATCH", &path, merge, "{"),
+            request("a patch of an unknown type", "PATCH", &path, "application/json", "{}"),
+            request(
                 "a JSON patch of nothing",
                 "PATCH",
                 &path,
                 "application/json-patch+json",
-                r#"[{"op": "remove", "path": "/nothing"}]"#.to_owned(),
+                r#"[{"op": "remove", "path": "/nothing"}]"#,
             ),
-            (
+            request(
                 "a JSON patch with no such operation",
                 "PATCH",
                 &path,
                 "application/json-patch+json",
-                r#"[{"op": "frob", "path": "/data"}]"#.to_owned(),
+                r#"[{"op": "frob", "path": "/data"}]"#,
             ),
-            (
+            request(
                 "an apply without a manager",
                 "PATCH",
                 &path,
                 "application/apply-patch+yaml",
-                r#"{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}"#.to_owned(),
+                r#"{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}"#,
             ),
-            ("a patch of the name", "PATCH", &path, merge, r#"{"metadata": {"name": "b"}}"#.to_owned()),
+            request("a patch of the name", "PATCH", &path, merge, r#"{"metadata": {"name": "b"}}"#),
         ],
         expect![[r#"
             an update of what has changed since
@@ -571,12 +587,11 @@ async fn updates_of_services_keep_what_must_not_change() {
     )
     .await;
     let patch = |what, name: &str, spec: Value| {
-        let path = &*format!("{SERVICES}/{name}").leak();
-        (what, "PATCH", path, "application/merge-patch+json", json!({"spec": spec}).to_string())
+        request(what, "PATCH", format!("{SERVICES}/{name}"), "application/merge-patch+json", json!({"spec": spec}))
     };
     check(
         &cluster,
-        &[
+        [
             patch("another address", "web", json!({"clusterIP": "10.96.0.51", "clusterIPs": ["10.96.0.51"]})),
             patch("no address any more", "web", json!({"clusterIP": "None", "clusterIPs": ["None"]})),
             patch("another class", "lb", json!({"loadBalancerClass": "example.com/other"})),

@@ -1,7 +1,7 @@
 //! The binary as its users meet it: started in a terminal, signalled, killed, given wrong directories and taken ports.
 
 use crate::support::{Ran, Terminal, http, line_set, repository, tools};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -55,9 +55,8 @@ impl Up {
         up
     }
 
-    fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id().expect("running")).ok().and_then(Pid::from_raw).expect("a process id");
-        kill_process(pid, signal).expect("signalled");
+    fn signal(&self, order: Signal) {
+        signal(&self.child, order);
     }
 
     /// Waits for its end; what it said after it was ready.
@@ -71,6 +70,11 @@ impl Up {
         };
         tokio::time::timeout(PATIENCE, rest).await.expect("it ends in time")
     }
+}
+
+fn signal(child: &Child, signal: Signal) {
+    let pid = i32::try_from(child.id().expect("running")).ok().and_then(Pid::from_raw).expect("a process id");
+    kill_process(pid, signal).expect("signalled");
 }
 
 const QUIET: [&str; 3] = ["--api-port", "0", "--no-kubeconfig"];
@@ -287,8 +291,27 @@ async fn run_passes_the_exit_status_on_and_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn either_signal_stops_the_cluster_and_its_run_directory_goes() {
-    for signal in [Signal::INT, Signal::TERM] {
+async fn run_passes_a_signal_on_to_its_command() {
+    let mut terminal = terminal();
+    let temporary = terminal.dir().join("tmp");
+    std::fs::create_dir(&temporary).expect("a directory");
+    terminal.set("TMPDIR", &temporary);
+    let mut command = terminal.command(CORACLE);
+    command.args(["run", "--", "sh", "-c", "echo $$; exec sleep 9999"]).process_group(0).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("the binary runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    let inner = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("in time").expect("readable");
+    let inner = inner.and_then(|line| line.parse().ok()).and_then(Pid::from_raw).expect("a process id");
+    signal(&child, Signal::TERM);
+    let status = tokio::time::timeout(PATIENCE, child.wait()).await.expect("it ends in time").expect("waited for");
+    assert_eq!(status.code(), Some(128 + 15), "as its command ended");
+    assert!(test_kill_process(inner).is_err(), "the command is gone");
+    assert_eq!(std::fs::read_dir(&temporary).expect("readable").count(), 0, "nothing is left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_signal_stops_the_cluster_and_its_run_directory_goes() {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let terminal = terminal();
         let up = Up::start(&terminal, &EPHEMERAL).await;
         assert_eq!(run_directories(&terminal).len(), 1);
@@ -329,8 +352,34 @@ async fn the_users_kubeconfig_gets_the_context_and_is_as_before_afterwards() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_signal_while_the_cluster_starts_leaves_nothing_either() {
+    let terminal = terminal();
+    let mut command = terminal.command(CORACLE);
+    command.arg("up").args(EPHEMERAL).process_group(0).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary runs");
+    let mut errors = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+    let first = tokio::time::timeout(PATIENCE, errors.next_line()).await.expect("in time").expect("readable");
+    assert!(first.as_ref().is_some_and(|line| line.starts_with("✓ store")), "{first:?}");
+    signal(&child, Signal::TERM);
+    let status = tokio::time::timeout(PATIENCE, child.wait()).await.expect("it ends in time").expect("waited for");
+    assert!(status.success(), "{status}");
+    assert_eq!(run_directories(&terminal), Vec::<PathBuf>::new());
+}
+
+/// Stops a detached cluster, whatever becomes of the test.
+struct Detached<'a>(&'a Terminal);
+
+impl Drop for Detached<'_> {
+    fn drop(&mut self) {
+        let mut down = self.0.command(CORACLE);
+        let _ = down.as_std_mut().arg("down").stderr(Stdio::null()).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_detached_cluster_outlives_the_command_that_started_it() {
     let terminal = terminal();
+    let _stopped = Detached(&terminal);
     let shown = terminal.sh("coracle up --detach --ephemeral --api-port 0 --no-kubeconfig").await;
     assert!(shown.code == 0 && shown.stderr.starts_with("ready: https://127.0.0.1:"), "{shown}");
     terminal
