@@ -220,23 +220,27 @@ async fn port_forward_reaches_the_pod_behind_a_service() {
 #[tokio::test(flavor = "multi_thread")]
 async fn describe_and_events_tell_a_pods_story_and_watches_its_changes() {
     let bench = Bench::start().await;
+    // On no node, so that it stays as it is: a watch that has shown it sees everything that comes after.
+    bench.ok("kubectl run before --image=none --overrides='{\"spec\":{\"nodeSelector\":{\"no\":\"node\"}}}'").await;
     let mut watch = Ongoing::start(
         &bench,
         "kubectl get pods --watch -o custom-columns=N:.metadata.name,P:.status.phase --no-headers",
     );
+    assert!(watch.line().await.starts_with("before "));
     bench
         .transcript(
             r#"$ kubectl run web --image=nginx:1.27 --port=80 --labels=app=web
             pod/web created
             $ kubectl wait pod/web --for=condition=Ready --timeout=60s
             pod/web condition met
-            $ kubectl get pods -o wide
+            $ kubectl get pods -l app=web -o wide
             NAME   READY   STATUS    RESTARTS   AGE   IP         NODE     NOMINATED NODE   READINESS GATES
             web    1/1     Running   0          …s    10.244.…   node-…   <none>           <none>
             $ kubectl get pods --field-selector status.phase=Running -o name
             pod/web
             $ kubectl get pods --field-selector status.phase!=Running
-            No resources found in default namespace.
+            NAME     READY   STATUS    RESTARTS   AGE
+            before   0/1     Pending   0          …s
             $ kubectl get pods --field-selector spec.nothing=1
             Error from server (BadRequest): Unable to find "/v1, Resource=pods" that match label selector "", field selector "spec.nothing=1": field label not supported: spec.nothing
             [exit 1]
@@ -302,10 +306,11 @@ async fn describe_and_events_tell_a_pods_story_and_watches_its_changes() {
             pod "web" deleted from default namespace"#,
         )
         .await;
-    let mut seen = vec![watch.line().await];
-    while !seen.iter().any(|line| line.ends_with("Running")) {
+    let mut seen = Vec::new();
+    while !seen.iter().any(|line| line.starts_with("web ") && line.ends_with("Running")) {
         seen.push(watch.line().await);
     }
-    assert!(seen[0].starts_with("web ") && seen[0].ends_with(" Pending"), "{seen:?}");
+    seen.retain(|line| line.starts_with("web "));
+    assert!(seen[0].ends_with(" Pending"), "{seen:?}");
     bench.stop().await;
 }
