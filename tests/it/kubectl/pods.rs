@@ -306,7 +306,7 @@ async fn describe_and_events_tell_a_pods_story_and_watches_its_changes() {
             pod "web" deleted from default namespace"#,
         )
         .await;
-    let mut seen = Vec::new();
+    let mut seen: Vec<String> = Vec::new();
     while !seen.iter().any(|line| line.starts_with("web ") && line.ends_with("Running")) {
         seen.push(watch.line().await);
     }
