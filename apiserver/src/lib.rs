@@ -27,6 +27,7 @@ mod encode;
 mod expiry;
 mod extract;
 mod handler;
+mod health;
 mod impersonation;
 mod in_flight;
 mod list_options;

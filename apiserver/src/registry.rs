@@ -67,6 +67,8 @@ pub struct ResourceKind {
     pub validate_update: fn(&ResourceKind, new: &Value, old: &Value, subresource: &str) -> Vec<FieldError>,
     /// A second view on another row's objects (`events.k8s.io/v1` on core Events); `None` if the kind stores its own.
     pub view_of: Option<View>,
+    /// What a write that is valid is told beside its answer: fields that are deprecated, or that do not mean what they seem to.
+    pub warnings: fn(&ResourceKind, new: &Value, old: Option<&Value>) -> Vec<String>,
     /// The type of its objects if the built-in table has none: a custom resource's, by which bodies are checked and documents made.
     pub schema: Option<ObjectRef>,
 }
@@ -216,6 +218,7 @@ impl ResourceKind {
             scale: None,
             validate_update: |_, _, _, _| Vec::new(),
             view_of: None,
+            warnings: |_, _, _| Vec::new(),
             schema: None,
         }
     }
@@ -314,6 +317,12 @@ impl ResourceKind {
         validate: fn(&ResourceKind, &Value, &Value, &str) -> Vec<FieldError>,
     ) -> Self {
         self.validate_update = validate;
+        self
+    }
+
+    /// What a valid write is told beside its answer.
+    pub fn with_warnings(mut self, warnings: fn(&ResourceKind, &Value, Option<&Value>) -> Vec<String>) -> Self {
+        self.warnings = warnings;
         self
     }
 

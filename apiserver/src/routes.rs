@@ -1,22 +1,23 @@
-//! What is served beside resources: discovery, `/version`, health, the token issuer's keys.
+//! What is served beside resources: discovery, `/version`, the token issuer's keys. Health is in [`crate::health`].
 //!
 //! All of it stands behind the same authentication and authorization as the resources; RBAC's default roles open what is public.
 
 use crate::authentication::TokenAuthenticator;
+use crate::health::Endpoint;
 use crate::rbac::Rbac;
-use crate::request::{Query, RequestInfo};
+use crate::request::RequestInfo;
 use crate::reviews::{REVIEWS, Review};
 use crate::status::Status;
 use crate::token_request::TokenRequests;
 use crate::tokens::{ISSUER, TokenSigner};
-use crate::{ApiServer, discovery, encode, openapi_routes, streams};
+use crate::{ApiServer, discovery, encode, health, openapi_routes, streams};
 use axum::body::Body;
 use axum::extract::Request;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::get;
 use axum::{Extension, Json, Router};
-use http::header::{CONTENT_TYPE, HeaderName};
-use http::{HeaderValue, StatusCode};
+use http::HeaderValue;
+use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -42,16 +43,10 @@ pub fn install_defaults(server: &ApiServer, rbac: &Rbac, tokens: &Arc<TokenAuthe
         .route("/apis/{group}/{version}", get(discover))
         .route("/version", get(version))
         .route("/version/", get(version))
-        .route("/healthz", get(health))
-        .route("/livez", get(health))
-        .route("/readyz", get(health))
-        .route("/healthz/{check}", get(health))
-        .route("/livez/{check}", get(health))
-        .route("/readyz/{check}", get(health))
         .route("/.well-known/openid-configuration", get(openid_configuration))
         .route("/openid/v1/jwks", get(move || key_set(keys.clone())))
         .route("/", get(paths));
-    server.add_routes(routes.merge(openapi_routes::routes()));
+    server.add_routes(routes.merge(health::routes()).merge(openapi_routes::routes()));
 }
 
 async fn discover(Extension(server): Extension<ApiServer>, request: Request) -> Response {
@@ -76,43 +71,6 @@ fn architecture() -> &'static str {
     }
 }
 
-/// The checks behind the health endpoints. The server answers at all, and its store has not stopped.
-const CHECKS: [&str; 3] = ["ping", "log", "etcd"];
-
-async fn health(Extension(server): Extension<ApiServer>, request: Request) -> Response {
-    let path = request.uri().path().trim_matches('/').to_owned();
-    let (endpoint, single) = path.split_once('/').unwrap_or((&path, ""));
-    let query = Query::new(request.uri());
-    let excluded: Vec<&str> = query.values("exclude").collect();
-    let checks: Vec<&str> = CHECKS
-        .iter()
-        .copied()
-        .filter(|check| (single.is_empty() || *check == single) && !excluded.contains(check))
-        .collect();
-    if !single.is_empty() && checks.is_empty() {
-        return encode::failure(&Status::failure(404, "NotFound", "the server could not find the requested resource"));
-    }
-    // Reading goes on when writing has stopped; only a write can tell, and it must change nothing.
-    let writable = server.store().txn(store::Txn::default()).await.is_ok();
-    let mut text = String::new();
-    let mut healthy = true;
-    for check in &checks {
-        let good = *check != "etcd" || writable;
-        healthy &= good;
-        let (sign, word) = if good { ('+', "ok") } else { ('-', "failed: reason withheld") };
-        text.push_str(&format!("[{sign}]{check} {word}\n"));
-    }
-    let word = if healthy { "passed" } else { "failed" };
-    text.push_str(&format!("{endpoint} check {word}\n"));
-    let body = if healthy && !query.flag("verbose") { "ok".to_owned() } else { text };
-    let code = if healthy { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
-    let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
-        (HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff")),
-    ];
-    (code, headers, body).into_response()
-}
-
 async fn openid_configuration() -> Json<Value> {
     Json(
         json!({"issuer": ISSUER, "jwks_uri": format!("{ISSUER}/openid/v1/jwks"), "response_types_supported": ["id_token"],
@@ -135,6 +93,7 @@ async fn paths(Extension(server): Extension<ApiServer>, Extension(_): Extension<
         "/apis",
         "/healthz",
         "/livez",
+        "/metrics",
         "/openapi/v2",
         "/openapi/v3",
         "/openid/v1/jwks",
@@ -143,6 +102,9 @@ async fn paths(Extension(server): Extension<ApiServer>, Extension(_): Extension<
     ]
     .map(str::to_owned)
     .into();
+    for endpoint in Endpoint::ALL {
+        paths.extend(endpoint.checks().map(|check| format!("/{}/{}", endpoint.name(), check.name())));
+    }
     for kind in server.registry().iter().filter(|kind| !kind.group.is_empty()) {
         paths.push(format!("/apis/{}", kind.group));
         paths.push(format!("/apis/{}/{}", kind.group, kind.version));

@@ -48,10 +48,9 @@ impl FieldError {
         FieldError { reason: "FieldValueDuplicate", message: format!("Duplicate value: {value}"), field: field.into() }
     }
 
-    /// The value is not one of an enumeration.
+    /// The value is not one of an enumeration, whose values are said in the order given.
     pub fn not_supported(field: impl Into<String>, value: &Value, supported: &[&str]) -> Self {
-        let mut names: Vec<String> = supported.iter().map(|name| format!("{name:?}")).collect();
-        names.sort();
+        let names: Vec<String> = supported.iter().map(|name| format!("{name:?}")).collect();
         let message = format!("Unsupported value: {value}: supported values: {}", names.join(", "));
         FieldError { reason: "FieldValueNotSupported", message, field: field.into() }
     }

@@ -28,6 +28,27 @@ pub(crate) fn updates_unconditionally(kind: &ResourceKind) -> bool {
     )
 }
 
+/// What of the metadata counts up the generation when it changes, beside the spec.
+pub(crate) fn metadata_counts(kind: &ResourceKind) -> &'static [&'static str] {
+    match resource(kind) {
+        ("apps", "deployments") => &["/metadata/annotations"],
+        ("discovery.k8s.io", "endpointslices") => &["/metadata/labels"],
+        _ => &[],
+    }
+}
+
+/// Whether a delete that does not say what becomes of the dependents leaves them (`DefaultGarbageCollectionPolicy`).
+pub(crate) fn orphans_by_default(kind: &ResourceKind) -> bool {
+    matches!(resource(kind), ("batch", "jobs") | ("", "replicationcontrollers"))
+}
+
+/// What a delete that does not say what becomes of the dependents is told.
+pub(crate) fn deletion_warning(kind: &ResourceKind) -> Option<&'static str> {
+    const JOB: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to \
+        remove them or set propagationPolicy=Orphan to suppress this warning";
+    (resource(kind) == ("batch", "jobs")).then_some(JOB)
+}
+
 /// Whether a delete answers with the object rather than with a Status (`ReturnDeletedObject`).
 pub(crate) fn returns_deleted(kind: &ResourceKind) -> bool {
     matches!(

@@ -61,9 +61,17 @@ impl Call {
         }
         for attempt in 1.. {
             let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-            self.valid(&object, None, "", &name)?;
+            if let Err(invalid) = self.valid(&object, None, "", &name) {
+                // Upstream asks for the namespace first.
+                self.open_namespace(&name).await?;
+                return Err(invalid);
+            }
+            self.warn_about(&object, None);
             match self.store_new(&object, &name, options.dry_run).await {
-                Err(status) if status.reason == "AlreadyExists" && generated && attempt < NAME_ATTEMPTS => {
+                Err(status) if status.reason == "AlreadyExists" && generated => {
+                    if attempt == NAME_ATTEMPTS {
+                        return Err(no_free_name(status));
+                    }
                     self.name_object(&mut object)?;
                 }
                 result => return result,
@@ -155,6 +163,13 @@ impl Call {
         }
         Ok(Some(Compare { key: kv.key, mod_revision: kv.mod_revision }))
     }
+}
+
+/// What is said when every name made up was taken.
+fn no_free_name(mut exists: Status) -> Status {
+    exists.message.push_str(", the server was not able to generate a unique name for the object");
+    exists.details.get_or_insert_default()["retryAfterSeconds"] = 1.into();
+    exists
 }
 
 /// Whether a stored object has a deletionTimestamp; reads no more of it than that.

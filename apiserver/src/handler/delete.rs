@@ -15,6 +15,7 @@ use crate::strategy;
 use axum::body::Body;
 use axum::response::Response;
 use http::StatusCode;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use store::KeyValue;
 
@@ -54,6 +55,9 @@ pub(super) enum Deletion {
 impl DeleteOptions {
     /// From the body, or from the query if there is no body.
     pub(crate) fn new(body: &Value, call: &Call) -> Result<Self, Status> {
+        if let Some(other) = body["kind"].as_str().filter(|kind| *kind != "DeleteOptions") {
+            return Err(Status::bad_request(format!("the body of the request is a {other}, not DeleteOptions")));
+        }
         let mut errors = Vec::new();
         let text = |field: &str| body[field].as_str().or_else(|| call.query.text(field));
         let grace = match body["gracePeriodSeconds"].as_i64() {
@@ -76,7 +80,7 @@ impl DeleteOptions {
             Some("Background") => Some(Propagation::Background),
             Some("Foreground") => Some(Propagation::Foreground),
             Some(other) => {
-                let supported = ["Foreground", "Background", "Orphan"];
+                let supported = ["Foreground", "Background", "Orphan", "nil"];
                 errors.push(FieldError::not_supported("propagationPolicy", &other.into(), &supported));
                 None
             }
@@ -86,6 +90,8 @@ impl DeleteOptions {
         if !errors.is_empty() {
             return Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &errors));
         }
+        // Upstream reads what is negative as "now, but in good order".
+        let grace = grace.map(|seconds| if seconds < 0 { 1 } else { seconds });
         let precondition = |field: &str| body["preconditions"][field].as_str().map(str::to_owned);
         let (uid, resource_version) = (precondition("uid"), precondition("resourceVersion"));
         Ok(DeleteOptions { grace, propagation, uid, resource_version, dry_run })
@@ -101,6 +107,9 @@ impl Call {
         let options = self.delete_options(body).await?;
         if strategy::is_namespace(&self.kind) && IMMORTAL_NAMESPACES.contains(&self.info.name.as_str()) {
             return Err(Status::forbidden("", "namespaces", &self.info.name, "this namespace may not be deleted"));
+        }
+        if options.propagation.is_none() {
+            strategy::deletion_warning(&self.kind).into_iter().for_each(|warning| self.warn(warning));
         }
         match self.delete_object(&self.info.name, &options).await? {
             Deletion::Marked(kv) => self.object(StatusCode::OK, &kv),
@@ -147,13 +156,19 @@ impl Call {
     }
 
     fn preconditions(&self, name: &str, object: &Value, options: &DeleteOptions) -> Result<(), Status> {
-        let checks = [("UID", "uid", &options.uid), ("ResourceVersion", "resourceVersion", &options.resource_version)];
-        for (what, field, wanted) in checks {
+        let checks = [
+            ("UID", "uid", &options.uid, "deleted and then recreated"),
+            ("ResourceVersion", "resourceVersion", &options.resource_version, "modified"),
+        ];
+        for (what, field, wanted, fate) in checks {
             let real = object["metadata"][field].as_str().unwrap_or_default();
             if let Some(wanted) = wanted.as_deref().filter(|wanted| *wanted != real) {
-                let why =
-                    format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {real}");
-                return Err(self.conflict(name, &why));
+                let why = format!(
+                    "the {what} in the precondition ({wanted}) does not match the {what} in record ({real}). \
+                     The object might have been {fate}"
+                );
+                // Unlike elsewhere it is the kind that upstream names here.
+                return Err(Status::conflict(&self.kind.group, &self.kind.kind, name, &why));
             }
         }
         Ok(())
@@ -162,45 +177,62 @@ impl Call {
     /// What a delete makes of an object.
     fn mark(&self, current: &Stored, options: &DeleteOptions) -> Mark {
         let old = &current.object;
+        let had = old["metadata"]["deletionGracePeriodSeconds"].as_i64();
+        let deleted_at = old["metadata"]["deletionTimestamp"].as_str().and_then(|at| at.parse::<Timestamp>().ok());
+        let grace = match (self.kind.graceful_deletion, deleted_at, had) {
+            (false, ..) => 0,
+            // A second delete of a pod can make its grace period shorter, and nothing else.
+            (true, Some(_), Some(had)) => match options.grace.filter(|grace| *grace < had) {
+                Some(shorter) => shorter,
+                None => return Mark::Unchanged,
+            },
+            (true, ..) => grace_period(old, options.grace),
+        };
         let mut new = old.clone();
-        set_propagation(&mut new, options.propagation);
-        let grace = self.grace_period(old, options.grace);
-        let pending = old["metadata"]["deletionTimestamp"].is_string();
+        self.set_propagation(&mut new, options.propagation);
         if grace == 0 && !is_held(&self.kind, &new) {
             return Mark::Remove;
         }
-        let had = old["metadata"]["deletionGracePeriodSeconds"].as_i64();
-        // A second delete can only make the grace period shorter.
-        if !pending || had.is_some_and(|had| grace < had) {
-            let at = self.server.now().checked_add(jiff::SignedDuration::from_secs(grace));
+        if deleted_at.is_none() || had.is_some_and(|had| grace < had) {
+            let seconds = jiff::SignedDuration::from_secs;
+            let begun = match (deleted_at, had) {
+                (Some(at), Some(had)) => at.checked_sub(seconds(had)).unwrap_or(at),
+                _ => self.server.now(),
+            };
             let metadata = &mut new["metadata"];
-            metadata["deletionTimestamp"] = rfc3339(at.unwrap_or(jiff::Timestamp::MAX)).into();
+            metadata["deletionTimestamp"] = rfc3339(begun.checked_add(seconds(grace)).unwrap_or(Timestamp::MAX)).into();
             if strategy::is_namespace(&self.kind) {
                 new["status"]["phase"] = "Terminating".into();
             } else {
                 metadata["deletionGracePeriodSeconds"] = grace.into();
             }
-            if let (true, Some(generation)) = (self.kind.generation, new["metadata"]["generation"].as_i64()) {
+            let generation = new["metadata"]["generation"].as_i64().filter(|generation| *generation > 0);
+            if let (None, Some(generation)) = (deleted_at, generation) {
                 new["metadata"]["generation"] = (generation + 1).into();
             }
         }
         if new == *old { Mark::Unchanged } else { Mark::Replace(new) }
     }
 
-    /// Only pods are given time, and only where a kubelet runs them.
-    fn grace_period(&self, object: &Value, asked: Option<i64>) -> i64 {
-        if !self.kind.graceful_deletion {
-            return 0;
+    /// The garbage collector is told through finalizers what to do with the dependents.
+    fn set_propagation(&self, object: &mut Value, asked: Option<Propagation>) {
+        let of_collector = |name: &Value| *name == FOREGROUND || *name == ORPHAN;
+        let decided = finalizers(object).iter().any(of_collector);
+        let wanted = match asked {
+            Some(Propagation::Orphan) => Some(ORPHAN),
+            Some(Propagation::Foreground) => Some(FOREGROUND),
+            Some(Propagation::Background) => None,
+            None if !decided && strategy::orphans_by_default(&self.kind) => Some(ORPHAN),
+            None => return,
+        };
+        let mut kept: Vec<Value> = finalizers(object).iter().filter(|name| !of_collector(name)).cloned().collect();
+        kept.extend(wanted.map(Value::from));
+        let metadata = object["metadata"].as_object_mut().expect("stored objects have metadata");
+        if kept.is_empty() {
+            metadata.remove("finalizers");
+        } else {
+            metadata.insert("finalizers".to_owned(), kept.into());
         }
-        let unscheduled = object["spec"]["nodeName"].as_str().unwrap_or_default().is_empty();
-        let over = matches!(object["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
-        if unscheduled || over {
-            return 0;
-        }
-        let period =
-            asked.or_else(|| object["spec"]["terminationGracePeriodSeconds"].as_i64()).unwrap_or(DEFAULT_GRACE);
-        // Upstream reads what is negative as "now, but in good order".
-        if period < 0 { 1 } else { period }
     }
 
     pub(super) async fn delete_collection(&self, body: Body) -> Result<Response, Status> {
@@ -229,21 +261,13 @@ enum Mark {
     Replace(Value),
 }
 
-/// The garbage collector is told through finalizers what to do with the dependents.
-fn set_propagation(object: &mut Value, propagation: Option<Propagation>) {
-    let Some(propagation) = propagation else { return };
-    let wanted = match propagation {
-        Propagation::Orphan => Some(ORPHAN),
-        Propagation::Foreground => Some(FOREGROUND),
-        Propagation::Background => None,
-    };
-    let mut kept: Vec<Value> =
-        finalizers(object).iter().filter(|name| *name != FOREGROUND && *name != ORPHAN).cloned().collect();
-    kept.extend(wanted.map(Value::from));
-    let metadata = object["metadata"].as_object_mut().expect("stored objects have metadata");
-    if kept.is_empty() {
-        metadata.remove("finalizers");
-    } else {
-        metadata.insert("finalizers".to_owned(), kept.into());
+/// How long a pod that is to be deleted is given. Only where a kubelet runs it does it need time.
+fn grace_period(pod: &Value, asked: Option<i64>) -> i64 {
+    let unscheduled = pod["spec"]["nodeName"].as_str().unwrap_or_default().is_empty();
+    let over = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    if unscheduled || over {
+        return 0;
     }
+    let period = asked.or_else(|| pod["spec"]["terminationGracePeriodSeconds"].as_i64()).unwrap_or(DEFAULT_GRACE);
+    if period < 0 { 1 } else { period }
 }

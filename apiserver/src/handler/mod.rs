@@ -174,7 +174,10 @@ impl Call {
 
     /// Says something to the user beside the answer.
     pub(crate) fn warn(&self, warning: impl Into<String>) {
-        self.warnings.lock().push(warning.into());
+        let (warning, mut said) = (warning.into(), self.warnings.lock());
+        if !said.contains(&warning) {
+            said.push(warning);
+        }
     }
 
     pub(crate) fn namespace(&self) -> &str {

@@ -1,6 +1,7 @@
 //! The query of a write: `metav1.{Create,Update,Patch}Options`.
 
 use super::Call;
+use crate::kinds::field::too_long;
 use crate::schema::FieldValidation;
 use crate::status::{FieldError, Status};
 use http::header::USER_AGENT;
@@ -22,9 +23,8 @@ impl Call {
         let mut errors = Vec::new();
         let dry_run = dry_run(self.query.values("dryRun"), &mut errors);
         let field_manager = self.query.text("fieldManager").unwrap_or_default().to_owned();
-        if field_manager.chars().count() > 128 {
-            let detail = "may not be more than 128 bytes";
-            errors.push(FieldError::invalid("fieldManager", &field_manager.as_str().into(), detail));
+        if field_manager.len() > 128 {
+            errors.push(too_long("fieldManager", 128));
         } else if field_manager.chars().any(char::is_control) {
             errors.push(FieldError::invalid(
                 "fieldManager",

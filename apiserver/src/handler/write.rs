@@ -5,6 +5,7 @@ use super::create::RACE_ATTEMPTS;
 use super::options::WriteOptions;
 use super::subresource::Part;
 use crate::admission::{AdmissionOperation, AdmissionRequest};
+use crate::kinds::json::{equal, same};
 use crate::schema::managed_fields::{Manager, track_update};
 use crate::schema::{self, ObjectRef, structural};
 use crate::status::{FieldError, Status};
@@ -124,9 +125,11 @@ impl Call {
         match new["metadata"]["resourceVersion"].as_str().unwrap_or_default() {
             "" | "0" if strategy::updates_unconditionally(&self.kind) => {}
             "" | "0" => {
-                let error =
-                    FieldError::invalid("metadata.resourceVersion", &0.into(), "must be specified for an update");
-                return Err(Status::invalid(&self.kind.group, &self.kind.kind, name, &[error]));
+                // In the words, and with the plural for the kind, that users of client-go search for.
+                let message = "Invalid value: 0x0: must be specified for an update".to_owned();
+                let field = "metadata.resourceVersion".to_owned();
+                let error = FieldError { reason: "FieldValueInvalid", field, message };
+                return Err(Status::invalid(&self.kind.group, &self.kind.plural, name, &[error]));
             }
             version if version.parse() == Ok(current.kv.mod_revision.0) => {}
             version if version.parse::<u64>().is_err() => {
@@ -150,12 +153,23 @@ impl Call {
         self.admit(AdmissionOperation::Update, subresource, Some(old), new, options.dry_run).await?;
         if self.kind.generation {
             let generation = old["metadata"]["generation"].as_i64().unwrap_or_default();
-            new["metadata"]["generation"] = (generation + i64::from(spec_differs(old, new))).into();
+            let counts = spec_differs(old, new)
+                || strategy::metadata_counts(&self.kind).iter().any(|pointer| !same(new, old, pointer));
+            new["metadata"]["generation"] = (generation + i64::from(counts)).into();
         }
         if tracking == Tracking::Update {
             self.track_update(Some(old), new, options, subresource);
         }
-        self.valid(new, Some(old), subresource, name)
+        self.valid(new, Some(old), subresource, name)?;
+        if subresource.is_empty() {
+            self.warn_about(new, Some(old));
+        }
+        Ok(())
+    }
+
+    /// Says what the kind has to say about a valid object.
+    pub(super) fn warn_about(&self, new: &Value, old: Option<&Value>) {
+        (self.kind.warnings)(&self.kind, new, old).into_iter().for_each(|warning| self.warn(warning));
     }
 
     /// Name, namespace and uid are those of the object the path names, or left out.
@@ -266,7 +280,8 @@ fn spec_differs(old: &Value, new: &Value) -> bool {
     let relevant = |key: &str| !matches!(key, "metadata" | "status" | "apiVersion" | "kind");
     let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return old != new };
     let covers = |one: &serde_json::Map<String, Value>, other: &serde_json::Map<String, Value>| {
-        one.iter().filter(|(key, _)| relevant(key)).all(|(key, value)| other.get(key) == Some(value))
+        let relevant = one.iter().filter(|(key, _)| relevant(key));
+        relevant.into_iter().all(|(key, value)| equal(value, other.get(key).unwrap_or(&Value::Null)))
     };
     !(covers(old, new) && covers(new, old))
 }

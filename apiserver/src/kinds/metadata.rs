@@ -7,6 +7,8 @@ use crate::registry::{NameRule, ResourceKind};
 use crate::status::FieldError;
 use serde_json::Value;
 
+/// Finalizers without the name of who they belong to.
+const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
 /// All keys and values of the annotations together.
 const ANNOTATIONS_MOST: usize = 256 * 1024;
 
@@ -17,9 +19,23 @@ pub(crate) fn errors(kind: &ResourceKind, new: &Value, old: Option<&Value>) -> V
     labels("metadata.labels", object(new, "/metadata/labels").into_iter().flatten(), &mut errors);
     annotations("metadata.annotations", new, "/metadata/annotations", &mut errors);
     owner_references(new, &mut errors);
-    for (index, finalizer) in list(new, "/metadata/finalizers").iter().filter_map(Value::as_str).enumerate() {
-        let field = format!("metadata.finalizers[{index}]");
-        errors.extend(complaints(&field, finalizer, names::qualified_name(finalizer)));
+    let finalizers = super::json::texts(new, "/metadata/finalizers");
+    for finalizer in &finalizers {
+        errors.extend(complaints("metadata.finalizers", finalizer, names::qualified_name(finalizer)));
+    }
+    if finalizers.contains(&"orphan") && finalizers.contains(&"foregroundDeletion") {
+        let (value, detail) =
+            (&new["metadata"]["finalizers"], "finalizer orphan and foregroundDeletion cannot be both set");
+        errors.push(FieldError::invalid("metadata.finalizers", value, detail));
+    }
+    // Kinds defined at run time may have any.
+    if kind.schema.is_none() {
+        for (index, finalizer) in finalizers.into_iter().enumerate() {
+            if !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer) {
+                let detail = "name is neither a standard finalizer name nor is it fully qualified";
+                errors.push(invalid(format!("metadata.finalizers[{index}]"), finalizer, detail));
+            }
+        }
     }
     if let Some(old) = old {
         for pointer in ["/metadata/name", "/metadata/namespace", "/metadata/uid", "/metadata/creationTimestamp"] {

@@ -4,7 +4,7 @@ use super::allocation::Allocator;
 use super::table::{name_and_age, name_and_creation};
 use super::{
     autoscaling, batch, cluster_network_policy, config, endpoints, event, ingress, limits, misc, network_policy, node,
-    pod, rbac, service, volumes, workload,
+    pod, rbac, service, volumes, warnings, workload,
 };
 use crate::registry::{Column, NameRule, ResourceKind};
 use std::sync::Arc;
@@ -127,6 +127,7 @@ fn core_rows(allocator: &Arc<Allocator>) -> Vec<ResourceKind> {
             )
             .with_defaults(node::default)
             .with_validation(node::errors)
+            .with_warnings(warnings::node)
             .with_prepare(node::prepare),
         core("PersistentVolumeClaim", "persistentvolumeclaims")
             .with_short_names(&["pvc"])
@@ -146,6 +147,7 @@ fn core_rows(allocator: &Arc<Allocator>) -> Vec<ResourceKind> {
             )
             .with_defaults(volumes::default_claim)
             .with_validation(volumes::claim)
+            .with_warnings(warnings::claim)
             .with_update_validation(volumes::claim_update),
         core("PersistentVolume", "persistentvolumes")
             .cluster_scoped()
@@ -167,7 +169,8 @@ fn core_rows(allocator: &Arc<Allocator>) -> Vec<ResourceKind> {
                 volumes::volume_row,
             )
             .with_defaults(volumes::default_volume)
-            .with_validation(volumes::volume),
+            .with_validation(volumes::volume)
+            .with_warnings(warnings::volume),
         pod(),
         core("PodTemplate", "podtemplates")
             .with_generation()
@@ -183,7 +186,8 @@ fn core_rows(allocator: &Arc<Allocator>) -> Vec<ResourceKind> {
             .with_status()
             .with_table(replica_columns(), workload::replicas_row)
             .with_defaults(workload::default_replication_controller)
-            .with_validation(workload::replication_controller),
+            .with_validation(workload::replication_controller)
+            .with_warnings(warnings::workload),
         core("ResourceQuota", "resourcequotas")
             .with_short_names(&["quota"])
             .with_status()
@@ -198,7 +202,8 @@ fn core_rows(allocator: &Arc<Allocator>) -> Vec<ResourceKind> {
         core("ServiceAccount", "serviceaccounts")
             .with_short_names(&["sa"])
             .with_foreign_subresource("token", ("authentication.k8s.io", "v1", "TokenRequest"), &["create"])
-            .with_table([text("Age")], name_and_age),
+            .with_table([text("Age")], name_and_age)
+            .with_warnings(warnings::service_account),
         core("Service", "services")
             .with_short_names(&["svc"])
             .with_categories(&["all"])
@@ -210,6 +215,7 @@ fn core_rows(allocator: &Arc<Allocator>) -> Vec<ResourceKind> {
             )
             .with_defaults(service::default)
             .with_validation(service::errors)
+            .with_warnings(warnings::service)
             .with_update_validation(service::update_errors)
             .with_prepare(service::prepare)
             .with_companion(allocator.clone())
@@ -259,6 +265,7 @@ fn pod() -> ResourceKind {
         )
         .with_defaults(pod::default)
         .with_validation(pod::errors)
+        .with_warnings(pod::warnings::warnings)
         .with_update_validation(pod::update_errors)
         .with_prepare(pod::prepare);
     pod.graceful_deletion = true;
@@ -270,18 +277,27 @@ fn group_rows() -> Vec<ResourceKind> {
     let (rbac, admission) = ("rbac.authorization.k8s.io", "admissionregistration.k8s.io");
     let (resource, flow) = ("resource.k8s.io", "flowcontrol.apiserver.k8s.io");
     let workload = |kind, plural, short: &[&'static str]| {
-        v1(apps, kind, plural).with_short_names(short).with_categories(&["all"]).with_generation()
+        v1(apps, kind, plural)
+            .with_short_names(short)
+            .with_categories(&["all"])
+            .with_generation()
+            .with_warnings(warnings::workload)
     };
     let rbac_row = |kind, plural| v1(rbac, kind, plural).with_name_rule(NameRule::PathSegment);
     let extension = |kind, plural| {
-        v1(admission, kind, plural).cluster_scoped().with_categories(&["api-extensions"]).with_generation()
+        v1(admission, kind, plural)
+            .cluster_scoped()
+            .with_categories(&["api-extensions"])
+            .with_generation()
+            .with_warnings(warnings::not_acted_on)
     };
     vec![
         v1("apiregistration.k8s.io", "APIService", "apiservices")
             .cluster_scoped()
             .with_categories(&["api-extensions"])
             .with_status()
-            .with_table([text("Service"), text("Available"), text("Age")], misc::api_service_row),
+            .with_table([text("Service"), text("Available"), text("Age")], misc::api_service_row)
+            .with_warnings(warnings::not_acted_on),
         v1(apps, "ControllerRevision", "controllerrevisions")
             .with_table([text("Controller"), text("Revision"), text("Age")], misc::revision_row),
         workload("DaemonSet", "daemonsets", &["ds"])
@@ -378,7 +394,8 @@ fn group_rows() -> Vec<ResourceKind> {
                 batch::cron_job_row,
             )
             .with_defaults(batch::default_cron_job)
-            .with_validation(batch::cron_job),
+            .with_validation(batch::cron_job)
+            .with_warnings(warnings::cron_job),
         v1("batch", "Job", "jobs")
             .with_categories(&["all"])
             .with_generation()
@@ -397,7 +414,8 @@ fn group_rows() -> Vec<ResourceKind> {
                 batch::job_row,
             )
             .with_defaults(batch::default_job)
-            .with_validation(batch::job),
+            .with_validation(batch::job)
+            .with_warnings(warnings::workload),
         v1("certificates.k8s.io", "CertificateSigningRequest", "certificatesigningrequests")
             .cluster_scoped()
             .with_short_names(&["csr"])
@@ -419,7 +437,8 @@ fn group_rows() -> Vec<ResourceKind> {
             .with_generation()
             .with_status()
             .with_table([text("Class"), text("Hosts"), text("Address"), text("Ports"), text("Age")], ingress::row)
-            .with_validation(ingress::errors),
+            .with_validation(ingress::errors)
+            .with_warnings(warnings::ingress),
         v1(networking, "IPAddress", "ipaddresses")
             .cluster_scoped()
             .with_short_names(&["ip"])
@@ -431,7 +450,8 @@ fn group_rows() -> Vec<ResourceKind> {
             .with_generation()
             .with_table([text("Pod-Selector"), text("Age")], network_policy::row)
             .with_defaults(network_policy::default)
-            .with_validation(network_policy::errors),
+            .with_validation(network_policy::errors)
+            .with_warnings(warnings::network_policy),
         v1(networking, "ServiceCIDR", "servicecidrs")
             .cluster_scoped()
             .with_status()
@@ -484,7 +504,8 @@ fn group_rows() -> Vec<ResourceKind> {
                 volumes::class_row,
             )
             .with_defaults(volumes::default_class)
-            .with_validation(volumes::class),
+            .with_validation(volumes::class)
+            .with_warnings(warnings::storage_class),
         v1(storage, "VolumeAttachment", "volumeattachments").cluster_scoped().with_status().with_table(
             [
                 Column { format: "name".into(), ..text("Attacher") },
@@ -518,7 +539,8 @@ fn group_rows() -> Vec<ResourceKind> {
             .with_categories(&["api-extensions"])
             .with_generation()
             .with_table([Column::new("Created At", "date")], name_and_creation)
-            .with_status(),
+            .with_status()
+            .with_warnings(warnings::not_acted_on),
         v1("scheduling.k8s.io", "PriorityClass", "priorityclasses")
             .cluster_scoped()
             .with_short_names(&["pc"])

@@ -82,7 +82,7 @@ async fn echo(address: SocketAddr, mut request: Request<Incoming>) -> Result<Res
 }
 
 /// A complete server without nodes.
-async fn unconnected() -> Server {
+pub(crate) async fn unconnected() -> Server {
     let server = server().await;
     let (store, now) = (server.api.store().clone(), server.api.now());
     let rbac = Rbac::start(store.clone(), |bytes| serde_json::from_slice(bytes).ok()).await;

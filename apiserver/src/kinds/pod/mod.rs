@@ -8,6 +8,7 @@ mod printer;
 mod scheduling;
 pub(super) mod validation;
 mod volumes;
+pub(super) mod warnings;
 
 pub(super) use defaults::default;
 pub(super) use printer::row;

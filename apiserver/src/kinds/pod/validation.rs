@@ -49,7 +49,7 @@ pub(in crate::kinds) fn spec(spec: &Value, field: &str, errors: &mut Vec<FieldEr
     let at = |part: &str| format!("{field}.{part}");
     let volume_names = volumes::errors(list(spec, "/volumes"), &at("volumes"), errors);
     containers::errors(spec, field, &volume_names, errors);
-    one_of(errors, at("restartPolicy"), text(spec, "/restartPolicy"), &["Always", "Never", "OnFailure"]);
+    one_of(errors, at("restartPolicy"), text(spec, "/restartPolicy"), &["Always", "OnFailure", "Never"]);
     dns(spec, field, errors);
     not_negative(errors, at("terminationGracePeriodSeconds"), int(spec, "/terminationGracePeriodSeconds"));
     if let Some(seconds) = int(spec, "/activeDeadlineSeconds")
@@ -96,7 +96,7 @@ fn dns(spec: &Value, field: &str, errors: &mut Vec<FieldError>) {
         errors,
         format!("{field}.dnsPolicy"),
         policy,
-        &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"],
+        &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"],
     );
     let at = |part: &str| format!("{field}.dnsConfig{part}");
     let Some(config) = present(spec, "/dnsConfig") else {
@@ -435,7 +435,7 @@ mod tests {
         refused(
             json!({"restartPolicy": "Sometimes", "dnsPolicy": "None"}),
             &[
-                "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"Never\", \"OnFailure\"",
+                "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"OnFailure\", \"Never\"",
                 "spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None",
             ],
         );
