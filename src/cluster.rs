@@ -5,6 +5,7 @@
 use crate::bootstrap;
 use crate::host_ports::HostPorts;
 use crate::in_process::{self, client};
+use crate::introspection;
 use crate::nodes::{Nodes, PolicyGate};
 use crate::pki::Pki;
 use anyhow::{Context, Result};
@@ -248,7 +249,7 @@ impl Builder {
                 forward: self.forward_outside,
             })
             .context("the gateway cannot be attached")?;
-        let proxy = proxy::start(
+        let proxy = Arc::new(proxy::start(
             &informers,
             network.clone(),
             proxy::Config {
@@ -257,7 +258,7 @@ impl Builder {
                 gateway_addresses,
                 seed,
             },
-        );
+        ));
         let progress_api = api.clone();
         let request_progress: Arc<dyn Fn() + Send + Sync> = Arc::new(move || progress_api.request_progress());
         let policy = Arc::new(policy::start(
@@ -300,6 +301,7 @@ impl Builder {
         );
         progress("controllers");
 
+        let cluster_dns = ClusterDns { service: self.addresses.dns().into(), zone: ZONE.to_owned(), node_resolv_conf };
         let tags = Arc::new(AtomicU64::new(1));
         let gate = Arc::new(PolicyGate(policy.clone()));
         let mut kubelets = Vec::new();
@@ -310,11 +312,7 @@ impl Builder {
                 pod_network: self.addresses.pod_network(index),
                 labels: BTreeMap::from([("topology.kubernetes.io/zone".to_owned(), format!("zone-{index}"))]),
                 capacity: (4, 8 << 30, 250),
-                dns: ClusterDns {
-                    service: self.addresses.dns().into(),
-                    zone: ZONE.to_owned(),
-                    node_resolv_conf: node_resolv_conf.clone(),
-                },
+                dns: cluster_dns.clone(),
                 clock,
                 functions: functions.clone(),
                 programs: kubelet::programs::builtins(),
@@ -327,6 +325,8 @@ impl Builder {
         }
         let nodes = Arc::new(Nodes::new(kubelets, gateway.host()));
         api.set_pod_streams(nodes.clone());
+        let asked = (&proxy, &policy, &dns, &nodes);
+        introspection::install(&api, introspection::Sources::new(&informers, network.clone(), cluster_dns, asked));
         progress("nodes");
 
         let mut server = Server::new(api.router(), pki.tls()?);
@@ -381,7 +381,7 @@ struct Running {
     server: Server,
     nodes: Arc<Nodes>,
     controllers: Controllers,
-    proxy: Proxy,
+    proxy: Arc<Proxy>,
     policy: Arc<Policy>,
     dns: Arc<Dns>,
     tasks: JoinSet<()>,

@@ -8,6 +8,7 @@ mod cluster;
 mod fixture;
 mod host_ports;
 mod in_process;
+mod introspection;
 mod nodes;
 mod pki;
 

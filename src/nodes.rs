@@ -62,6 +62,14 @@ impl Nodes {
         found.ok_or_else(|| Status::not_found("", "nodes", &container.node))
     }
 
+    /// The place of a pod on the network, to open connections as the pod does; `None` if it does not run.
+    pub(crate) fn pod_host(&self, pod: &Pod) -> Option<Host> {
+        let node = pod.spec.as_ref()?.node_name.as_deref()?;
+        let kubelets = self.kubelets.read();
+        let kubelet = kubelets.iter().find(|kubelet| kubelet.node_name() == node)?;
+        kubelet.pod_host(pod.metadata.namespace.as_deref()?, pod.metadata.name.as_deref()?)
+    }
+
     /// Ends all pods.
     pub(crate) async fn stop(&self) {
         let kubelets = std::mem::take(&mut *self.kubelets.write());

@@ -15,6 +15,7 @@ mod config;
 mod forward;
 mod hosts;
 mod lookup;
+mod query;
 mod resolver;
 mod reverse;
 mod serve;
@@ -25,5 +26,6 @@ mod wire;
 mod zone;
 
 pub use config::{Config, PodRecords, upstreams};
+pub use query::{Answer, AnswerRecord, QueryError};
 pub use sync::{Dns, Sources, start, start_with};
 pub use wire::Transport;

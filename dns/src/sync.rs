@@ -9,6 +9,7 @@ use crate::serve::serve;
 use crate::service::{Key, ServiceRecords};
 use crate::wire::Transport;
 use crate::zone::Zone;
+use hickory_proto::op::Message;
 use informer::{Change, Changes, Informer, Informers, Update, Working};
 use k8s_openapi::Metadata;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
@@ -89,6 +90,11 @@ impl Dns {
     /// Answers one message, for other front ends. `None`: it is no request, say nothing.
     pub async fn answer(&self, request: &[u8], transport: Transport) -> Option<Vec<u8>> {
         Some(self.resolver.answer(request, transport).await?.encode())
+    }
+
+    /// The reply to one message, before it is cut to what its transport takes.
+    pub(crate) async fn reply(&self, request: &[u8], transport: Transport) -> Option<Message> {
+        Some(self.resolver.answer(request, transport).await?.message)
     }
 
     /// Waits until the whole cluster has been listed. Until then names in the zone are answered with SERVFAIL.

@@ -8,7 +8,7 @@ use crate::virtual_runtime::Instance;
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
 use jiff::Timestamp;
-use netstack::TcpStream;
+use netstack::{Host, TcpStream};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -273,6 +273,11 @@ impl Kubelet {
                 Err(StreamError::NoLog(format!("container {container:?} in pod {pod:?} is waiting to start: {why}")))
             }
         }
+    }
+
+    /// The place of a pod of this node on the network: to open connections as the pod does. `None` until its sandbox is made.
+    pub fn pod_host(&self, namespace: &str, pod: &str) -> Option<Host> {
+        Some(self.shared.handle(namespace, pod)?.sandbox()?.host.clone())
     }
 
     /// A connection to a port of the pod, from inside it.

@@ -154,18 +154,22 @@ impl Get {
         if lines.len() == 1 {
             return String::new();
         }
-        let columns = lines[0].len();
-        let widths: Vec<usize> = (0..columns)
-            .map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0))
-            .collect();
-        let mut text = String::new();
-        for line in lines {
-            let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-            text.push_str(cells.join("   ").trim_end());
-            text.push('\n');
-        }
-        text
+        aligned(&lines)
     }
+}
+
+/// Lines of cells as text: columns as wide as their widest cell, three spaces between. Every line has as many cells as the first.
+pub(crate) fn aligned(lines: &[Vec<String>]) -> String {
+    let columns = lines.first().map_or(0, Vec::len);
+    let widths: Vec<usize> =
+        (0..columns).map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)).collect();
+    let mut text = String::new();
+    for line in lines {
+        let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        text.push_str(cells.join("   ").trim_end());
+        text.push('\n');
+    }
+    text
 }
 
 /// Items of a list do not say what they are.

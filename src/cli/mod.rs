@@ -4,14 +4,20 @@
 
 mod apply;
 mod delete;
+mod dig;
 mod exec;
+mod explain;
+mod flows;
 mod get;
 mod kubeconfig;
 mod logs;
+mod matrix;
 mod paths;
+mod question;
 mod remote;
 mod signals;
 mod throwaway;
+mod trace;
 mod up;
 
 use anyhow::Result;
@@ -55,6 +61,17 @@ enum Command {
     Logs(logs::Logs),
     /// Run a command in a container
     Exec(exec::Exec),
+    /// Say why something is as it is
+    #[command(subcommand)]
+    Explain(explain::Explain),
+    /// Follow one connection: names, Service, endpoints, NAT, policies, answer
+    Trace(trace::Trace),
+    /// Ask the cluster's DNS
+    Dig(dig::Dig),
+    /// List the live flows of the virtual network
+    Flows(flows::Flows),
+    /// Show which pods can talk to which
+    Matrix(matrix::Matrix),
 }
 
 /// Which cluster.
@@ -97,6 +114,11 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Delete(delete) => delete.run().await?,
         Command::Logs(logs) => logs.run().await?,
         Command::Exec(exec) => return exec.run().await,
+        Command::Explain(explain) => return explain.run().await,
+        Command::Trace(trace) => return trace.run().await,
+        Command::Dig(dig) => return dig.run().await,
+        Command::Flows(flows) => flows.run().await?,
+        Command::Matrix(matrix) => return matrix.run().await,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,6 +4,7 @@ mod bad_input;
 mod cli;
 mod fixture;
 mod floors;
+mod introspection;
 mod kubectl;
 mod pods;
 mod support;

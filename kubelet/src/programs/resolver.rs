@@ -32,6 +32,11 @@ pub async fn lookup(host: &Host, files: &Files, name: &str) -> io::Result<Vec<Ip
     Resolver::new(host, files).addresses(name).await
 }
 
+/// The full names that a resolver with this `/etc/resolv.conf` asks for in turn when it looks `name` up.
+pub fn search_names(resolv_conf: &str, name: &str) -> Vec<String> {
+    Config::parse(resolv_conf).candidates(name)
+}
+
 /// What `/etc/resolv.conf` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Config {
@@ -135,7 +140,7 @@ impl<'a> Resolver<'a> {
         if let Ok(address) = literal.parse() {
             return Ok(vec![address]);
         }
-        let mut addresses = in_hosts(&self.text("/etc/hosts"), name);
+        let mut addresses = addresses_in_hosts(&self.text("/etc/hosts"), name);
         if addresses.is_empty() && matches!(name.trim_end_matches('.'), "localhost") {
             addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
         }
@@ -295,8 +300,8 @@ pub(crate) fn addresses_in(message: &Message) -> Vec<IpAddr> {
         .collect()
 }
 
-/// The addresses that /etc/hosts has for a name.
-fn in_hosts(hosts: &str, name: &str) -> Vec<IpAddr> {
+/// The addresses that the text of an `/etc/hosts` gives to `name`.
+pub fn addresses_in_hosts(hosts: &str, name: &str) -> Vec<IpAddr> {
     let name = name.trim_end_matches('.');
     hosts
         .lines()

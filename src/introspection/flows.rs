@@ -1,0 +1,94 @@
+//! `Flow`: the connection-tracking table of the virtual network, with the names of both ends.
+
+use super::place::{full_name, on_pod_network, pod_address, protocol_name};
+use super::{GROUP, Sources, VERSION, alive};
+use apiserver::registry::ResourceKind;
+use apiserver::request::Query;
+use apiserver::status::Status;
+use k8s_openapi::jiff::Timestamp;
+use netstack::FlowInfo;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+/// Lists the flows; `?verdict=dropped|forwarded` and `?pod=NAMESPACE/NAME` narrow the list.
+pub(super) fn list(sources: &Sources, query: &Query) -> Result<Value, Status> {
+    alive(&sources.policy)?;
+    let verdict = match query.text("verdict").map(str::to_ascii_lowercase).as_deref() {
+        None => None,
+        Some("dropped") => Some("DROPPED"),
+        Some("forwarded") => Some("FORWARDED"),
+        Some(other) => {
+            let why = format!("verdict: Unsupported value: {other:?}: supported values: \"dropped\", \"forwarded\"");
+            return Err(Status::bad_request(why));
+        }
+    };
+    let pods: HashMap<IpAddr, String> = sources
+        .pods
+        .list()
+        .iter()
+        .filter(|pod| on_pod_network(pod))
+        .filter_map(|pod| Some((pod_address(pod)?, full_name(pod))))
+        .collect();
+    let mut flows = sources.network.flows();
+    flows.sort_by_key(|flow| (flow.original.src, flow.original.dst));
+    let items: Vec<Value> = flows
+        .iter()
+        .map(|flow| item(flow, &pods))
+        .filter(|item| verdict.is_none_or(|verdict| item["verdict"] == verdict))
+        .filter(|item| {
+            let end = |end: &str, pod: &str| item[end]["pod"] == pod;
+            query.text("pod").is_none_or(|pod| end("source", pod) || end("destination", pod))
+        })
+        .collect();
+    Ok(json!({"kind": "FlowList", "apiVersion": format!("{GROUP}/{VERSION}"), "metadata": {}, "items": items}))
+}
+
+fn item(flow: &FlowInfo, pods: &HashMap<IpAddr, String>) -> Value {
+    let end = |address: SocketAddr| json!({"ip": address.ip(), "port": address.port(), "pod": pods.get(&address.ip())});
+    let translated = flow.translated.dst != flow.original.dst;
+    json!({
+        "kind": "Flow",
+        "apiVersion": format!("{GROUP}/{VERSION}"),
+        "metadata": {"name": format!("{}-{}-{}", protocol_name(flow.original.protocol), flow.original.src, flow.original.dst)},
+        "protocol": protocol_name(flow.original.protocol),
+        "source": end(flow.original.src),
+        "frontend": translated.then(|| end(flow.original.dst)),
+        "destination": end(flow.translated.dst),
+        "sourceAsSeen": (flow.translated.src != flow.original.src).then(|| end(flow.translated.src)),
+        "verdict": if flow.dropped.is_some() { "DROPPED" } else { "FORWARDED" },
+        "reason": flow.dropped.map(|reason| reason.0),
+        "packets": {"there": flow.packets[0], "back": flow.packets[1]},
+        "bytes": {"there": flow.bytes[0], "back": flow.bytes[1]},
+        "idleSeconds": flow.idle.as_secs_f64(),
+    })
+}
+
+/// The cells of one flow.
+pub(super) fn row(_: &ResourceKind, flow: &Value, _: Timestamp) -> Vec<Value> {
+    let address = |end: &Value| -> String {
+        let host = end["pod"].as_str().or_else(|| end["ip"].as_str()).unwrap_or_default();
+        format!("{host}:{}", end["port"])
+    };
+    let both = |counts: &Value| format!("{}/{}", counts["there"], counts["back"]);
+    let verdict = match flow["reason"].as_str() {
+        Some(reason) => format!("DROPPED ({reason})"),
+        None => "FORWARDED".to_owned(),
+    };
+    let frontend = &flow["frontend"];
+    let (destination, endpoint) = match frontend {
+        Value::Null => (address(&flow["destination"]), String::new()),
+        frontend => (address(frontend), address(&flow["destination"])),
+    };
+    vec![
+        flow["metadata"]["name"].clone(),
+        flow["protocol"].clone(),
+        address(&flow["source"]).into(),
+        destination.into(),
+        endpoint.into(),
+        verdict.into(),
+        both(&flow["packets"]).into(),
+        both(&flow["bytes"]).into(),
+        format!("{:.1}s", flow["idleSeconds"].as_f64().unwrap_or_default()).into(),
+    ]
+}

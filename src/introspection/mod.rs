@@ -1,0 +1,231 @@
+//! Coracle's own API group, `net.coracle.dev/v1alpha1`: questions about the network, answered from the very tables that decide
+//! over live packets.
+//!
+//! Every kind is *virtual*: it is asked (`create`) or listed, never kept. The group stands behind the same authentication and
+//! authorization as the rest, so `coracle explain`, `kubectl create -f` and `curl` ask alike.
+//!
+//! | resource | question |
+//! |---|---|
+//! | `policyreviews` | may this flow pass, by which rule, or how near came each; also as if further policies were applied |
+//! | `traces` | what happens to a connection: names, Service, endpoints, NAT, policies; and, if wanted, a real connection |
+//! | `namelookups` | what the cluster's DNS answers, with the search list that a pod walks |
+//! | `reachabilities` | who can talk to whom, computed, and if wanted measured by real connections |
+//! | `flows` | the connection-tracking table, with names |
+
+mod flows;
+mod name_lookup;
+mod place;
+mod policy_review;
+mod reachability;
+mod trace;
+
+use crate::nodes::Nodes;
+use apiserver::ApiServer;
+use apiserver::extension::{VirtualRequest, VirtualResource};
+use apiserver::registry::{Column, ResourceKind};
+use apiserver::schema::structural::object_type;
+use apiserver::status::{FieldError, Status};
+use async_trait::async_trait;
+use dns::Dns;
+use informer::{Informer, Informers};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kubelet::resolv_conf::ClusterDns;
+use netstack::Network;
+use policy::{Policy, PolicyTable};
+use proxy::Proxy;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::sync::{Arc, Weak};
+
+/// The group.
+pub(crate) const GROUP: &str = "net.coracle.dev";
+/// Its version.
+pub(crate) const VERSION: &str = "v1alpha1";
+
+/// What answers come from. Held weakly: questions must not keep a stopped cluster's components alive.
+pub(crate) struct Sources {
+    pub(crate) proxy: Weak<Proxy>,
+    pub(crate) policy: Weak<Policy>,
+    pub(crate) dns: Weak<Dns>,
+    pub(crate) nodes: Weak<Nodes>,
+    pub(crate) network: Network,
+    pub(crate) cluster_dns: ClusterDns,
+    pub(crate) pods: Informer<Pod>,
+    pub(crate) services: Informer<Service>,
+}
+
+impl Sources {
+    pub(crate) fn new(
+        informers: &Informers,
+        network: Network,
+        cluster_dns: ClusterDns,
+        (proxy, policy, dns, nodes): (&Arc<Proxy>, &Arc<Policy>, &Arc<Dns>, &Arc<Nodes>),
+    ) -> Self {
+        Sources {
+            proxy: Arc::downgrade(proxy),
+            policy: Arc::downgrade(policy),
+            dns: Arc::downgrade(dns),
+            nodes: Arc::downgrade(nodes),
+            network,
+            cluster_dns,
+            pods: informers.of(),
+            services: informers.of(),
+        }
+    }
+
+    /// The policies in force and, as if they were applied, these: NetworkPolicies and ClusterNetworkPolicies as the API returns
+    /// them, defaults filled in. `absent`: `namespace/name` or a ClusterNetworkPolicy's name, as if they were deleted.
+    fn policies(&self, further: &[Value], absent: &[String]) -> Result<PolicyTable, Refusal> {
+        let mut table = PolicyTable::clone(&*alive(&self.policy)?.table());
+        for name in absent {
+            table = match name.split_once('/') {
+                Some((namespace, name)) => table.without_policy(namespace, name),
+                None => table.without_cluster_policy(name),
+            };
+        }
+        for (index, object) in further.iter().enumerate() {
+            let field = format!("spec.policies[{index}]");
+            let unreadable = |why: serde_json::Error| FieldError::invalid(&field, &object["kind"], why.to_string());
+            table = match object["kind"].as_str() {
+                Some("NetworkPolicy") => table.with_policy(&read(object).map_err(unreadable)?),
+                Some("ClusterNetworkPolicy") => table.with_cluster_policy(&read(object).map_err(unreadable)?),
+                _ => {
+                    let kinds = ["ClusterNetworkPolicy", "NetworkPolicy"];
+                    return Err(FieldError::not_supported(format!("{field}.kind"), &object["kind"], &kinds).into());
+                }
+            };
+        }
+        Ok(table)
+    }
+}
+
+fn read<T: DeserializeOwned>(value: &Value) -> Result<T, serde_json::Error> {
+    T::deserialize(value)
+}
+
+/// A component that has not been stopped.
+fn alive<T>(component: &Weak<T>) -> Result<Arc<T>, Status> {
+    component.upgrade().ok_or_else(|| Status::failure(503, "ServiceUnavailable", "the cluster is stopping"))
+}
+
+/// Why a question is not answered.
+#[derive(Debug)]
+enum Refusal {
+    /// A field of it is wrong.
+    Field(FieldError),
+    Status(Status),
+}
+
+impl From<FieldError> for Refusal {
+    fn from(error: FieldError) -> Self {
+        Refusal::Field(error)
+    }
+}
+
+impl From<Status> for Refusal {
+    fn from(status: Status) -> Self {
+        Refusal::Status(status)
+    }
+}
+
+/// The `spec` of a question.
+fn spec<T: DeserializeOwned>(body: &Value) -> Result<T, Refusal> {
+    let spec = body.get("spec").cloned().unwrap_or_else(|| json!({}));
+    serde_json::from_value(spec).map_err(|why| Status::bad_request(format!("spec: {why}")).into())
+}
+
+/// One kind of question.
+#[async_trait]
+trait Question: Send + Sync + 'static {
+    /// The `status` that answers `body`.
+    async fn status(&self, sources: &Sources, body: &Value) -> Result<Value, Refusal>;
+}
+
+struct Asked<Q> {
+    kind: &'static str,
+    sources: Arc<Sources>,
+    question: Q,
+}
+
+#[async_trait]
+impl<Q: Question> VirtualResource for Asked<Q> {
+    async fn answer(&self, request: VirtualRequest<'_>) -> Result<Value, Status> {
+        let mut body = request.body;
+        if !body.is_object() {
+            return Err(Status::bad_request("the body of the request is no object"));
+        }
+        let answered = self.question.status(&self.sources, &body).await;
+        body["status"] = answered.map_err(|refusal| match refusal {
+            Refusal::Field(error) => Status::invalid(GROUP, self.kind, "", &[error]),
+            Refusal::Status(status) => status,
+        })?;
+        if !body["metadata"].is_object() {
+            body["metadata"] = json!({});
+        }
+        Ok(body)
+    }
+}
+
+struct Listed(Arc<Sources>);
+
+#[async_trait]
+impl VirtualResource for Listed {
+    async fn answer(&self, request: VirtualRequest<'_>) -> Result<Value, Status> {
+        flows::list(&self.0, request.query)
+    }
+}
+
+/// Adds the group to the API.
+pub(crate) fn install(api: &ApiServer, sources: Sources) {
+    let sources = Arc::new(sources);
+    ask(api, &sources, ("PolicyReview", "policyreviews"), policy_review::SCHEMA, policy_review::PolicyReview);
+    ask(api, &sources, ("Trace", "traces"), trace::SCHEMA, trace::Trace);
+    ask(api, &sources, ("NameLookup", "namelookups"), name_lookup::SCHEMA, name_lookup::NameLookup);
+    ask(api, &sources, ("Reachability", "reachabilities"), reachability::SCHEMA, reachability::Reachability);
+    let text = |name: &'static str| Column::new(name, "string");
+    let columns = ["Protocol", "Source", "Destination", "Endpoint", "Verdict", "Packets", "Bytes", "Idle"].map(text);
+    let kind = kind("Flow", "flows").with_verbs(&["list"]).with_table(columns, flows::row);
+    api.add_kind(kind);
+    api.set_virtual_resource(GROUP, VERSION, "flows", Arc::new(Listed(sources)));
+}
+
+fn kind(kind: &'static str, plural: &'static str) -> ResourceKind {
+    ResourceKind::new(GROUP, VERSION, kind, plural).cluster_scoped()
+}
+
+/// `fields`: name, type (`string`, `boolean`, `strings`, `objects`) and description of the spec's fields.
+fn ask<Q: Question>(
+    api: &ApiServer,
+    sources: &Arc<Sources>,
+    (name, plural): (&'static str, &'static str),
+    fields: &[(&str, &str, &str)],
+    question: Q,
+) {
+    let schema = object_type(&format!("dev.coracle.net.{VERSION}.{name}"), &schema(fields));
+    let kind = kind(name, plural).with_verbs(&["create"]).with_schema(schema.expect("the schema is structural"));
+    api.add_kind(kind);
+    api.set_virtual_resource(
+        GROUP,
+        VERSION,
+        plural,
+        Arc::new(Asked { kind: name, sources: sources.clone(), question }),
+    );
+}
+
+fn schema(fields: &[(&str, &str, &str)]) -> Value {
+    let mut properties = serde_json::Map::new();
+    for (name, kind, description) in fields {
+        let mut field = match *kind {
+            "strings" => json!({"type": "array", "items": {"type": "string"}}),
+            "objects" => {
+                json!({"type": "array", "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}})
+            }
+            kind => json!({"type": kind}),
+        };
+        field["description"] = (*description).into();
+        properties.insert((*name).to_owned(), field);
+    }
+    json!({"type": "object", "properties": {
+        "spec": {"type": "object", "description": "What is asked.", "properties": properties},
+        "status": {"type": "object", "description": "The answer.", "x-kubernetes-preserve-unknown-fields": true}}})
+}

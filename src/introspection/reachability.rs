@@ -1,0 +1,177 @@
+//! `Reachability`: who can talk to whom, over all pairs of pods: computed, and if wanted measured by real connections.
+
+use super::place::{declared_ports, full_name, on_pod_network, pod_address, port, protocol_name};
+use super::{Question, Refusal, Sources, alive, spec};
+use apiserver::status::FieldError;
+use async_trait::async_trait;
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use netstack::{FiveTuple, Host, NewFlow, PortTag, Protocol};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+pub(super) const SCHEMA: &[(&str, &str, &str)] = &[
+    ("namespaces", "strings", "Whose pods. Default: every namespace's."),
+    ("ports", "strings", "Which ports of every pod: PORT or PORT/PROTOCOL. Default: those that each pod declares."),
+    ("probe", "boolean", "Open a real TCP connection for every pair too, and say where that disagrees."),
+    (
+        "policies",
+        "objects",
+        "NetworkPolicies and ClusterNetworkPolicies to judge by as if they were applied. Not with probe.",
+    ),
+    ("absent", "strings", "Policies to leave out as if they were deleted. Not with probe."),
+];
+
+/// The source port of a flow that is only thought of.
+const EPHEMERAL: u16 = 49_152;
+/// A pair that has not answered by then counts as cut off: every hop is within this process.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Probes at a time.
+const PROBES: usize = 256;
+/// More probes than this are refused: they would take minutes.
+const MOST_PROBES: usize = 20_000;
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Spec {
+    namespaces: Vec<String>,
+    ports: Vec<IntOrString>,
+    probe: bool,
+    policies: Vec<Value>,
+    absent: Vec<String>,
+}
+
+/// A port of a pod.
+struct Column {
+    pod: Arc<Pod>,
+    address: IpAddr,
+    port: u16,
+    protocol: Protocol,
+}
+
+pub(super) struct Reachability;
+
+#[async_trait]
+impl Question for Reachability {
+    async fn status(&self, sources: &Sources, body: &Value) -> Result<Value, Refusal> {
+        let spec: Spec = spec(body)?;
+        if spec.probe && !(spec.policies.is_empty() && spec.absent.is_empty()) {
+            let why = "real connections obey the policies in force; leave policies and absent out";
+            return Err(FieldError::forbidden("spec.probe", why).into());
+        }
+        let wanted: Result<Vec<_>, _> =
+            (0usize..).zip(&spec.ports).map(|(index, value)| port(&format!("spec.ports[{index}]"), value)).collect();
+        let wanted = wanted?;
+        let table = sources.policies(&spec.policies, &spec.absent)?;
+        let mut pods: Vec<(Arc<Pod>, IpAddr)> = sources
+            .pods
+            .list()
+            .into_iter()
+            .filter(|pod| on_pod_network(pod))
+            .filter(|pod| {
+                let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+                spec.namespaces.is_empty() || spec.namespaces.iter().any(|wanted| wanted == namespace)
+            })
+            .filter_map(|pod| pod_address(&pod).map(|address| (pod, address)))
+            .collect();
+        pods.sort_by_cached_key(|(pod, _)| full_name(pod));
+        let mut columns = Vec::new();
+        for (pod, address) in &pods {
+            let mut ports: Vec<(u16, Protocol)> = if wanted.is_empty() {
+                declared_ports(pod).map(|(_, port, protocol)| (port, protocol)).collect()
+            } else {
+                wanted.clone()
+            };
+            ports.sort_unstable();
+            ports.dedup();
+            let column = |(port, protocol)| Column { pod: pod.clone(), address: *address, port, protocol };
+            columns.extend(ports.into_iter().map(column));
+        }
+        let mut rows = Vec::new();
+        for (_, source) in &pods {
+            let row: Vec<bool> = columns.iter().map(|column| table.allows(&flow(*source, column)).is_ok()).collect();
+            rows.push(row);
+            // A large matrix must not keep other requests of this thread waiting.
+            tokio::task::yield_now().await;
+        }
+        let mut status = json!({
+            "from": pods.iter().map(|(pod, _)| full_name(pod)).collect::<Vec<_>>(),
+            "to": columns.iter().map(|column| json!({"pod": full_name(&column.pod), "port": column.port,
+                "protocol": protocol_name(column.protocol)})).collect::<Vec<_>>(),
+            "allowed": rows.iter().map(|row| bits(row)).collect::<Vec<_>>(),
+        });
+        if spec.probe {
+            let probed = sources.probe(&pods, &columns).await?;
+            let mut disagreements = Vec::new();
+            for (((pod, _), computed), measured) in pods.iter().zip(&rows).zip(&probed) {
+                for ((column, computed), measured) in columns.iter().zip(computed).zip(measured) {
+                    if measured.is_some_and(|measured| measured != *computed) {
+                        disagreements.push(json!({"from": full_name(pod), "to": full_name(&column.pod),
+                            "port": column.port, "protocol": protocol_name(column.protocol), "computed": computed,
+                            "measured": measured}));
+                    }
+                }
+            }
+            let text = |row: &Vec<Option<bool>>| -> String {
+                row.iter().map(|cell| cell.map_or('?', |reached| if reached { '1' } else { '0' })).collect()
+            };
+            status["measured"] = probed.iter().map(text).collect::<Vec<_>>().into();
+            status["disagreements"] = disagreements.into();
+        }
+        Ok(status)
+    }
+}
+
+fn flow(source: IpAddr, column: &Column) -> NewFlow {
+    let tuple = FiveTuple {
+        protocol: column.protocol,
+        src: SocketAddr::new(source, EPHEMERAL),
+        dst: SocketAddr::new(column.address, column.port),
+    };
+    NewFlow { original: tuple, translated: tuple, from: PortTag(0), to: PortTag(0) }
+}
+
+/// One character per column: 1 may pass, 0 may not.
+fn bits(row: &[bool]) -> String {
+    row.iter().map(|allowed| if *allowed { '1' } else { '0' }).collect()
+}
+
+/// Whether `dst` answers `host`; `None` without a host.
+async fn reached(host: Option<Host>, dst: SocketAddr) -> Option<bool> {
+    match timeout(PROBE_TIMEOUT, host?.tcp_connect(dst)).await {
+        Ok(Ok(_)) => Some(true),
+        // A refusal has travelled both ways too: the other end was reached.
+        Ok(Err(error)) => Some(error.kind() == std::io::ErrorKind::ConnectionRefused),
+        Err(_) => Some(false),
+    }
+}
+
+impl Sources {
+    /// Connects from every pod to every TCP column; `None` where that says nothing (other protocols, a pod that does not run).
+    async fn probe(&self, pods: &[(Arc<Pod>, IpAddr)], columns: &[Column]) -> Result<Vec<Vec<Option<bool>>>, Refusal> {
+        let pairs = pods.len() * columns.len();
+        if pairs > MOST_PROBES {
+            let why = format!(
+                "{pairs} connections would have to be opened, at most {MOST_PROBES} are; name namespaces or ports"
+            );
+            return Err(FieldError::forbidden("spec.probe", why).into());
+        }
+        let nodes = alive(&self.nodes)?;
+        let hosts: Vec<Option<Host>> = pods.iter().map(|(pod, _)| nodes.pod_host(pod)).collect();
+        let mut attempts = Vec::with_capacity(pairs);
+        for host in &hosts {
+            for column in columns {
+                let host = host.clone().filter(|_| column.protocol == Protocol::Tcp);
+                attempts.push((host, SocketAddr::new(column.address, column.port)));
+            }
+        }
+        let probes = futures::stream::iter(attempts).map(|(host, dst)| reached(host, dst));
+        let measured: Vec<Option<bool>> = probes.buffered(PROBES).collect().await;
+        Ok(measured.chunks(columns.len().max(1)).map(<[_]>::to_vec).collect())
+    }
+}
