@@ -13,8 +13,9 @@ use tracing::warn;
 
 /// A format for the whole state at one revision, in a directory of its own.
 pub(crate) trait Checkpoint: Send + Sync {
-    /// Writes `state` into the directory `path`, which does not exist yet. Need not sync.
-    fn write(&self, path: &Path, state: &Snapshot, cancelled: &AtomicBool) -> Result<(), CheckpointError>;
+    /// Writes `state` into the directory `path`, which does not exist yet. Need not sync. Lets go of what it has written:
+    /// while the store goes on, the state of before is what costs memory.
+    fn write(&self, path: &Path, state: Snapshot, cancelled: &AtomicBool) -> Result<(), CheckpointError>;
     /// Reads it all, and fails unless it is exactly what was written.
     fn load(&self, path: &Path) -> Result<Snapshot, CheckpointError>;
     /// As [`Self::load`], but only to know whether it would succeed.
@@ -60,6 +61,11 @@ impl Generations {
         Self { format, dir, log_dir }
     }
 
+    /// Where the log is which follows them.
+    pub(crate) fn log_dir(&self) -> &Path {
+        &self.log_dir
+    }
+
     /// The checkpoints there are, the oldest first.
     pub(crate) fn list(&self) -> Result<Vec<(Revision, PathBuf)>, OpenError> {
         let mut found = Vec::new();
@@ -79,7 +85,7 @@ impl Generations {
     }
 
     /// Makes `state` the newest checkpoint, unless there is one as new, and drops what it supersedes.
-    pub(crate) fn write(&self, state: &Snapshot, cancelled: &AtomicBool) -> Result<(), CheckpointFailed> {
+    pub(crate) fn write(&self, state: Snapshot, cancelled: &AtomicBool) -> Result<(), CheckpointFailed> {
         let path = self.dir.join(format!("{:020}", state.revision.0));
         let written = self.write_to(&path, state, cancelled).and_then(|()| self.prune());
         written.map_err(|error| {
@@ -89,7 +95,7 @@ impl Generations {
         })
     }
 
-    fn write_to(&self, path: &Path, state: &Snapshot, cancelled: &AtomicBool) -> Result<(), Cause> {
+    fn write_to(&self, path: &Path, state: Snapshot, cancelled: &AtomicBool) -> Result<(), Cause> {
         if self.list()?.last().is_some_and(|(newest, _)| *newest >= state.revision) {
             return Ok(());
         }

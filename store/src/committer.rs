@@ -127,7 +127,7 @@ mod tests {
 
     impl Pipeline {
         fn new() -> Self {
-            let core = Core::new(Snapshot::default(), History::new(Retention::default(), Revision(0)));
+            let core = Core::new(Snapshot::default(), History::new(Retention::default(), Revision(0)), None);
             let (queue, receiver) = mpsc::channel(16);
             let ((syncing_sender, syncing), (outcome, outcome_receiver)) = (sync::channel(), sync::channel());
             let (stop, stopped) = watch::channel(None);

@@ -1,8 +1,8 @@
 //! The store on disk: a write-ahead log, checkpoints, and the state served from memory.
 //!
 //! [`EmbeddedStore`] puts the parts together: [`recovery`](crate::recovery) at the start, [`committer`] for writes,
-//! [`core`](crate::core) for reads and watches, [`checkpoint`](crate::checkpoint) in the background, [`archive`] to
-//! save and restore.
+//! [`core`](crate::core) for reads and watches, [`checkpoint`](crate::checkpoint) in the background. Saving and
+//! restoring a whole state is [`archive`](crate::archive)'s and [`restore`](crate::restore())'s.
 //!
 //! ```text
 //! <dir>/lock                      one process at a time
@@ -10,7 +10,7 @@
 //! <dir>/checkpoints/<revision>/   everything at that revision: the two newest
 //! ```
 
-use crate::archive::{self, ArchiveError};
+use crate::archive::Archive;
 use crate::checkpoint::{CheckpointFailed, Generations};
 use crate::committer::{self, Journal, Queued, StopReason};
 use crate::core::Core;
@@ -36,8 +36,11 @@ use tracing::{debug, warn};
 /// How an [`EmbeddedStore`] is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// How much history can be watched and read.
+    /// How much history can be watched.
     pub retention: Retention,
+    /// How much of it is kept in memory, and can be read at its revisions too; a watcher that has fallen further behind
+    /// reads the log, which reaches back to the older checkpoint at least.
+    pub ring_bytes: usize,
     /// The size of a log segment.
     pub segment_bytes: u64,
     /// A checkpoint is made when so much has been logged since the last, or as much as there is live data, whichever is
@@ -46,9 +49,14 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Segments of 16 MiB, a checkpoint every 64 MiB.
+    /// History of up to 256 MiB, 16 MiB of it in memory; segments of 16 MiB, a checkpoint every 64 MiB.
     fn default() -> Self {
-        Self { retention: Retention::default(), segment_bytes: 16 << 20, checkpoint_bytes: 64 << 20 }
+        Self {
+            retention: Retention { bytes: 256 << 20, ..Retention::default() },
+            ring_bytes: 16 << 20,
+            segment_bytes: 16 << 20,
+            checkpoint_bytes: 64 << 20,
+        }
     }
 }
 
@@ -78,7 +86,7 @@ impl std::fmt::Debug for EmbeddedStore {
 }
 
 /// Locks the directory and makes it ready, with the places of its parts.
-fn occupy(dir: &Path) -> Result<(DirectoryLock, Generations, PathBuf), OpenError> {
+pub(crate) fn occupy(dir: &Path) -> Result<(DirectoryLock, Generations, PathBuf), OpenError> {
     files::create_private_dir(dir).map_err(OpenError::io("create", dir))?;
     let lock = DirectoryLock::acquire(dir)?;
     let (log_dir, checkpoint_dir) = (dir.join("log"), dir.join("checkpoints"));
@@ -100,11 +108,13 @@ impl EmbeddedStore {
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self, OpenError> {
         let dir = dir.as_ref();
         let (lock, generations, log_dir) = occupy(dir)?;
-        let recovered = recover(&generations, &log_dir, options.retention)?;
+        let recovered = recover(&generations, &log_dir, (options.retention, options.ring_bytes))?;
         let next = Revision(recovered.snapshot.revision.0 + 1);
-        let log = Log::begin(&log_dir, next, options.segment_bytes).map_err(OpenError::io("write to", &log_dir))?;
+        let backlog = Arc::new(recovered.backlog);
+        let log = Log::begin(&log_dir, next, options.segment_bytes, backlog.clone());
+        let log = log.map_err(OpenError::io("write to", &log_dir))?;
         let live_bytes = live_bytes(&recovered.snapshot);
-        let core = Core::new(recovered.snapshot, recovered.history);
+        let core = Core::new(recovered.snapshot, recovered.history, Some(backlog));
 
         let generations = Arc::new(Mutex::new(generations));
         let closing = Arc::new(AtomicBool::new(false));
@@ -164,34 +174,33 @@ impl EmbeddedStore {
     pub async fn checkpoint(&self) -> Result<(), CheckpointFailed> {
         let Shared { core, generations, closing, .. } = &*self.shared;
         let (core, generations, closing) = (core.clone(), generations.clone(), closing.clone());
-        let written = tokio::task::spawn_blocking(move || generations.lock().write(&core.snapshot(), &closing));
+        let written = tokio::task::spawn_blocking(move || {
+            let generations = generations.lock();
+            write_checkpoint(&core, &generations, Snapshot::clone(&core.snapshot()), &closing)
+        });
         written.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     }
 
-    /// Saves the newest state into one file, which [`Self::restore`] reads. Writers go on meanwhile.
-    ///
-    /// # Errors
-    /// [`ArchiveError::Io`]; the file is complete or not there.
-    pub async fn export(&self, path: impl Into<PathBuf>) -> Result<Revision, ArchiveError> {
-        let (snapshot, path) = (self.shared.core.snapshot(), path.into());
-        let saved = tokio::task::spawn_blocking(move || archive::save(&snapshot, &path).map(|()| snapshot.revision));
-        saved.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    /// The newest state as the bytes of one file, which [`restore`](crate::restore()) reads. Writers go on meanwhile.
+    pub fn archive(&self) -> Archive {
+        Archive::new(Snapshot::clone(&self.shared.core.snapshot()))
     }
+}
 
-    /// Makes a store in `dir` from a file that [`Self::export`] has written. Its revisions go on from there; the
-    /// history is not in it. Blocks.
-    ///
-    /// # Errors
-    /// [`ArchiveError::Corrupt`] if the checksum does not match, [`OpenError::Occupied`] if `dir` holds a store.
-    pub fn restore(path: impl AsRef<Path>, dir: impl AsRef<Path>) -> Result<Revision, ArchiveError> {
-        let snapshot = archive::load(path.as_ref())?;
-        let (_lock, generations, log_dir) = occupy(dir.as_ref())?;
-        if !generations.list()?.is_empty() || !log::segments(&log_dir)?.is_empty() {
-            return Err(OpenError::Occupied { path: dir.as_ref().to_owned() }.into());
-        }
-        generations.write(&snapshot, &AtomicBool::new(false))?;
-        Ok(snapshot.revision)
+/// Makes a checkpoint; the log is shorter then, and what is gone from it can no longer be watched.
+fn write_checkpoint(
+    core: &Core,
+    generations: &Generations,
+    state: Snapshot,
+    closing: &AtomicBool,
+) -> Result<(), CheckpointFailed> {
+    generations.write(state, closing)?;
+    if let Ok(segments) = log::segments(generations.log_dir())
+        && let Some((first, _)) = segments.first()
+    {
+        core.log_begins(*first);
     }
+    Ok(())
 }
 
 impl Shared {
@@ -264,7 +273,9 @@ struct Disk {
 
 impl Journal for Disk {
     fn append(&mut self, commits: &[Commit]) -> io::Result<()> {
-        self.checkpoints.logged += self.log.append(commits)?;
+        let appended = self.log.append(commits);
+        let name = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", self.log.dir().display()));
+        self.checkpoints.logged += appended.map_err(name)?;
         Ok(())
     }
 
@@ -297,10 +308,11 @@ impl Checkpoints {
         let (closing, live) = (self.closing.clone(), self.live_bytes.clone());
         let thread = std::thread::Builder::new().name("store-checkpoint".into()).spawn(move || {
             let generations = generations.lock();
-            let snapshot = core.snapshot();
+            let snapshot = Snapshot::clone(&core.snapshot());
+            let revision = snapshot.revision.0;
             live.store(live_bytes(&snapshot), Ordering::Relaxed);
-            match generations.write(&snapshot, &closing) {
-                Ok(()) => debug!(revision = snapshot.revision.0, "checkpoint made"),
+            match write_checkpoint(&core, &generations, snapshot, &closing) {
+                Ok(()) => debug!(revision, "checkpoint made"),
                 Err(_) if closing.load(Ordering::Relaxed) => {}
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;

@@ -35,7 +35,7 @@ pub enum OpenError {
         /// What is wrong.
         reason: String,
     },
-    /// [`restore`](crate::EmbeddedStore::restore) found something where it would write.
+    /// [`restore`](crate::restore()) found something where it would write.
     #[error("{} already holds a store", .path.display())]
     Occupied {
         /// The directory.

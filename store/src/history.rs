@@ -1,8 +1,9 @@
 //! The recent past and who watches it: a ring of commits, and one cursor into it per watcher.
 //!
 //! [`History`] lives under a mutex of [`Core`](crate::core::Core), which every caller holds for a bounded number of
-//! entries only: a watcher copies `Arc`s out of the ring at its own pace, so a slow one blocks nobody. What falls out
-//! of the ring is compacted, for watches and for ranges in the past alike.
+//! entries only: a watcher copies `Arc`s out of the ring at its own pace, so a slow one blocks nobody. Where there is a
+//! log, what falls out of the ring for want of memory is read from there ([`Backlog`](crate::backlog::Backlog)); what
+//! outlives the retention is compacted.
 //!
 //! Watchers are indexed by prefix: a commit wakes only those it concerns. One that sleeps has seen everything; the
 //! first commit which concerns it tells it where to read on, so that the ring may move on beneath a quiet watcher.
@@ -36,10 +37,17 @@ impl Default for Retention {
 /// The ring and its watchers.
 pub(crate) struct History {
     retention: Retention,
-    /// Consecutive revisions: the first is `compacted + 1`, the last is `newest`.
+    /// How much of it may be in memory; the rest is read from the log.
+    ring_bytes: usize,
+    /// Consecutive revisions: the first is `floor + 1`, the last is `newest`.
     ring: VecDeque<Commit>,
-    events: usize,
-    bytes: usize,
+    in_ring: Amount,
+    /// Everything up to and with this revision is in the log only, or gone.
+    floor: Revision,
+    /// What the log has between `compacted` and `floor`, in stretches.
+    in_log: VecDeque<Stretch>,
+    /// All of `in_log`.
+    logged: Amount,
     /// Everything up to and with this revision is gone.
     compacted: Revision,
     newest: Revision,
@@ -56,6 +64,37 @@ pub(crate) struct History {
 }
 
 pub(crate) type WatcherId = u64;
+
+/// Events, and the memory for them.
+#[derive(Clone, Copy, Default)]
+struct Amount {
+    events: usize,
+    bytes: usize,
+}
+
+impl Amount {
+    fn of(commit: &Commit) -> Self {
+        Self { events: commit.events.len(), bytes: commit.bytes() }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.events += other.events;
+        self.bytes += other.bytes;
+    }
+
+    fn subtract(&mut self, other: Self) {
+        self.events -= other.events;
+        self.bytes -= other.bytes;
+    }
+}
+
+/// Commits which have left the ring, together.
+struct Stretch {
+    last: Revision,
+    /// When the last was committed.
+    at: Instant,
+    amount: Amount,
+}
 
 /// Where one watcher stands.
 struct Cursor {
@@ -74,6 +113,8 @@ pub(crate) enum Read {
     Some,
     /// Nothing in this stretch: read on.
     Continue,
+    /// What is between these two revisions, both included, has to be read from the log; then [`History::read_to`].
+    Log(Revision, Revision),
     /// Nothing until woken.
     Wait,
     /// The store is closed and everything has been read.
@@ -83,14 +124,24 @@ pub(crate) enum Read {
 impl History {
     /// No watcher holds the lock for more than so many commits.
     const STRETCH: usize = 256;
+    /// Commits out of the ring are forgotten in stretches of about so many bytes, or a hundredth of what is kept.
+    const STRETCH_BYTES: usize = 1 << 20;
 
-    /// A history which begins, and for now ends, at `newest`.
+    /// A history in memory alone, which begins, and for now ends, at `newest`.
     pub(crate) fn new(retention: Retention, newest: Revision) -> Self {
+        Self::with_log(retention, usize::MAX, newest)
+    }
+
+    /// A history of which no more than `ring_bytes` are in memory, as the log has the rest.
+    pub(crate) fn with_log(retention: Retention, ring_bytes: usize, newest: Revision) -> Self {
         Self {
             retention,
+            ring_bytes,
             ring: VecDeque::new(),
-            events: 0,
-            bytes: 0,
+            in_ring: Amount::default(),
+            floor: newest,
+            in_log: VecDeque::new(),
+            logged: Amount::default(),
             compacted: newest,
             newest,
             closed: false,
@@ -101,6 +152,10 @@ impl History {
             ahead: Vec::new(),
             asked: Revision(0),
         }
+    }
+
+    pub(crate) fn retention(&self) -> Retention {
+        self.retention
     }
 
     /// Appends a commit; `wakers` are to be woken once the lock is released, and the commits returned dropped.
@@ -122,8 +177,7 @@ impl History {
             }
         }
         self.newest = revision;
-        self.events += commit.events.len();
-        self.bytes += commit.bytes();
+        self.in_ring.add(Amount::of(&commit));
         self.ring.push_back(commit);
         let watchers = &mut self.watchers;
         self.ahead.retain(|id| match watchers.get_mut(id) {
@@ -139,39 +193,89 @@ impl History {
 
     fn evict(&mut self, now: Instant) -> Vec<Commit> {
         let mut evicted = Vec::new();
-        while let Some(first) = self.ring.front() {
-            let spare = self.events - first.events.len() >= self.retention.events;
-            let old = now.saturating_duration_since(first.at) > self.retention.age;
+        while let Some((oldest, at)) = self.oldest() {
+            let events = self.in_ring.events + self.logged.events;
+            let spare = events - oldest.events >= self.retention.events;
+            let old = now.saturating_duration_since(at) > self.retention.age;
             // The newest commit always stays: watchers must have a chance to see it.
-            let oversize = self.bytes > self.retention.bytes && self.ring.len() > 1;
+            let more = self.ring.len() > 1 || !self.in_log.is_empty();
+            let oversize = self.in_ring.bytes + self.logged.bytes > self.retention.bytes && more;
             if !(spare && old || oversize) {
                 break;
             }
-            evicted.extend(self.pop());
+            self.forget_oldest(&mut evicted);
+        }
+        while self.in_ring.bytes > self.ring_bytes && self.ring.len() > 1 {
+            if let Some(first) = self.pop() {
+                self.leave_to_log(&first);
+                evicted.push(first);
+            }
         }
         evicted
     }
 
+    /// The oldest part that can be forgotten at once, and its age.
+    fn oldest(&self) -> Option<(Amount, Instant)> {
+        let in_log = self.in_log.front().map(|stretch| (stretch.amount, stretch.at));
+        in_log.or_else(|| self.ring.front().map(|first| (Amount::of(first), first.at)))
+    }
+
+    fn forget_oldest(&mut self, evicted: &mut Vec<Commit>) {
+        if let Some(stretch) = self.in_log.pop_front() {
+            self.logged.subtract(stretch.amount);
+            self.compacted = stretch.last;
+        } else if let Some(first) = self.pop() {
+            self.compacted = first.revision;
+            evicted.push(first);
+        }
+    }
+
     fn pop(&mut self) -> Option<Commit> {
         let first = self.ring.pop_front()?;
-        self.compacted = first.revision;
-        self.events -= first.events.len();
-        self.bytes -= first.bytes();
+        self.floor = first.revision;
+        self.in_ring.subtract(Amount::of(&first));
         Some(first)
+    }
+
+    fn leave_to_log(&mut self, commit: &Commit) {
+        let amount = Amount::of(commit);
+        self.logged.add(amount);
+        let limit = Self::STRETCH_BYTES.min(self.retention.bytes / 100);
+        match self.in_log.back_mut() {
+            Some(stretch) if stretch.amount.bytes + amount.bytes <= limit => {
+                stretch.amount.add(amount);
+                (stretch.last, stretch.at) = (commit.revision, commit.at);
+            }
+            _ => self.in_log.push_back(Stretch { last: commit.revision, at: commit.at, amount }),
+        }
     }
 
     /// Forgets everything up to and with `revision`.
     pub(crate) fn compact(&mut self, revision: Revision) -> Vec<Commit> {
-        let count = revision.0.min(self.newest.0).saturating_sub(self.compacted.0);
-        (0..count).map_while(|_| self.pop()).collect()
+        let revision = revision.min(self.newest);
+        self.forget_log(revision);
+        let count = revision.0.saturating_sub(self.floor.0);
+        let forgotten = (0..count).map_while(|_| self.pop()).collect();
+        self.compacted = self.compacted.max(revision);
+        forgotten
+    }
+
+    /// The log has nothing up to and with `revision` any more; the ring may.
+    pub(crate) fn forget_log(&mut self, revision: Revision) {
+        let revision = revision.min(self.floor);
+        while let Some(stretch) = self.in_log.front().filter(|stretch| stretch.last <= revision) {
+            self.logged.subtract(stretch.amount);
+            self.in_log.pop_front();
+        }
+        self.compacted = self.compacted.max(revision);
     }
 
     /// The commits after `after` up to and with `upto`, or the newest [`Self::STRETCH`] of them, newest first.
     pub(crate) fn backwards(&self, after: Revision, upto: Revision) -> Result<Vec<Commit>, Revision> {
-        if after < self.compacted {
-            return Err(self.compacted);
+        if after < self.floor {
+            return Err(self.floor);
         }
-        let index = |revision: Revision| (revision.0 - self.compacted.0) as usize;
+        let index = |revision: Revision| (revision.0 - self.floor.0) as usize;
         Ok(self.ring.range(index(after)..index(upto)).rev().take(Self::STRETCH).cloned().collect())
     }
 
@@ -234,7 +338,10 @@ impl History {
             if unread <= self.compacted {
                 return Err(Compacted { asked: Revision(unread.0 - 1), oldest: self.compacted });
             }
-            let start = (unread.0 - self.compacted.0 - 1) as usize;
+            if unread <= self.floor {
+                return Ok(Read::Log(unread, self.floor));
+            }
+            let start = (unread.0 - self.floor.0 - 1) as usize;
             let end = (start + Self::STRETCH).min(self.ring.len());
             for commit in self.ring.range(start..end) {
                 let concerned = commit.events.iter().filter(|event| event.kv.key.starts_with(&*cursor.prefix));
@@ -256,6 +363,18 @@ impl History {
             (true, None) if self.closed => Read::Closed,
             (true, None) => Read::Wait,
         })
+    }
+
+    /// A watcher has read the log, and has to read on from `next`.
+    pub(crate) fn read_to(&mut self, id: WatcherId, next: Revision) {
+        if let Some(cursor) = self.watchers.get_mut(&id) {
+            cursor.unread = (next <= self.newest).then_some(next);
+        }
+    }
+
+    /// Where a watcher stood who wanted what the log no longer has.
+    pub(crate) fn gone(&self, wanted: Revision) -> Compacted {
+        Compacted { asked: Revision(wanted.0 - 1), oldest: self.compacted }
     }
 
     /// Whom to wake when there is more to read for `id`; called under the lock of the [`Self::read`] that said `Wait`.

@@ -5,6 +5,7 @@
 //! [`MemoryStore`] keeps it until the process ends, [`EmbeddedStore`] in a directory, whatever happens to the process.
 
 mod archive;
+mod backlog;
 mod checkpoint;
 mod codec;
 mod committer;
@@ -12,21 +13,26 @@ mod core;
 mod embedded;
 mod error;
 mod files;
+#[doc(hidden)]
+pub mod fuzz;
 mod history;
 mod lock;
 mod log;
 mod memory;
+mod pins;
 mod recovery;
+mod restore;
 mod segment;
 mod sled_checkpoint;
 mod snapshot;
 
-pub use archive::ArchiveError;
+pub use archive::{Archive, ArchiveError, Contents, verify_archive};
 pub use checkpoint::CheckpointFailed;
 pub use embedded::{EmbeddedStore, Options};
 pub use error::OpenError;
 pub use history::Retention;
 pub use memory::MemoryStore;
+pub use restore::{Existing, Restored, restore};
 
 use async_trait::async_trait;
 use bytes::Bytes;

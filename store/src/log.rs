@@ -5,6 +5,7 @@
 //! [`recovery`](crate::recovery)'s business, the bytes are [`segment`](crate::segment)'s.
 
 use crate::Revision;
+use crate::backlog::Backlog;
 use crate::error::OpenError;
 use crate::files;
 use crate::segment::{HEADER, Salt, put_frame, segment_header};
@@ -12,6 +13,7 @@ use crate::snapshot::Commit;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
@@ -25,9 +27,12 @@ pub(crate) struct Log {
     dir: PathBuf,
     segment_bytes: u64,
     file: File,
+    /// The revision this segment begins with.
+    since: Revision,
     salt: Salt,
     end: u64,
     capacity: u64,
+    backlog: Arc<Backlog>,
     prepared: Option<JoinHandle<io::Result<Prepared>>>,
     buffer: Vec<u8>,
 }
@@ -40,21 +45,28 @@ struct Prepared {
 }
 
 impl Log {
-    /// Begins a new segment for the revisions from `next` on.
-    pub(crate) fn begin(dir: &Path, next: Revision, segment_bytes: u64) -> io::Result<Self> {
+    /// Begins a new segment for the revisions from `next` on, and tells `backlog` of it and of all that is appended.
+    pub(crate) fn begin(dir: &Path, next: Revision, segment_bytes: u64, backlog: Arc<Backlog>) -> io::Result<Self> {
         let prepared = prepare(dir, segment_bytes.min(SHORT_SEGMENT))?;
         let capacity = prepared.capacity;
-        let (file, salt) = name_segment(dir, prepared, next)?;
+        let (file, salt) = name_segment(dir, prepared, next, &backlog)?;
         Ok(Self {
             dir: dir.to_owned(),
             segment_bytes,
             file,
+            since: next,
             salt,
             end: HEADER as u64,
             capacity,
+            backlog,
             prepared: None,
             buffer: Vec::new(),
         })
+    }
+
+    /// Where its segments are.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Appends `commits` as one group. When this returns they are on the disk; after an error nothing is known, and the
@@ -63,15 +75,16 @@ impl Log {
         let Some(first) = commits.first() else { return Ok(0) };
         let time = SystemTime::now();
         self.buffer.clear();
-        put_frame(&mut self.buffer, self.salt, commits, time);
+        put_frame(&mut self.buffer, self.salt, commits, self.since, time);
         if self.end > HEADER as u64 && self.end + self.buffer.len() as u64 > self.capacity {
             self.change_segment(first.revision)?;
             self.buffer.clear();
-            put_frame(&mut self.buffer, self.salt, commits, time);
+            put_frame(&mut self.buffer, self.salt, commits, self.since, time);
         }
         self.file.write_all(&self.buffer)?;
         self.file.sync_data()?;
         let written = self.buffer.len() as u64;
+        self.backlog.add(first.revision, self.end, self.end + written);
         self.end += written;
         self.buffer.shrink_to(KEPT_BUFFER);
         if self.prepared.is_none() && self.end > self.capacity / 2 {
@@ -87,7 +100,8 @@ impl Log {
             _ => prepare(&self.dir, self.segment_bytes)?,
         };
         self.capacity = prepared.capacity;
-        (self.file, self.salt) = name_segment(&self.dir, prepared, next)?;
+        (self.file, self.salt) = name_segment(&self.dir, prepared, next, &self.backlog)?;
+        self.since = next;
         self.end = HEADER as u64;
         Ok(())
     }
@@ -124,14 +138,16 @@ fn prepare(dir: &Path, capacity: u64) -> io::Result<Prepared> {
 }
 
 /// Gives a prepared file its header and, once that is durable, its name.
-fn name_segment(dir: &Path, prepared: Prepared, first: Revision) -> io::Result<(File, Salt)> {
+fn name_segment(dir: &Path, prepared: Prepared, first: Revision, backlog: &Backlog) -> io::Result<(File, Salt)> {
     let Prepared { path, mut file, .. } = prepared;
     let (header, salt) = segment_header(first);
     file.seek(SeekFrom::Start(0))?;
     file.write_all(&header)?;
     file.sync_data()?;
-    std::fs::rename(path, segment_path(dir, first))?;
+    let named = segment_path(dir, first);
+    std::fs::rename(path, &named)?;
     files::sync_dir(dir)?;
+    backlog.begin(first, salt, File::open(named)?);
     Ok((file, salt))
 }
 

@@ -1,6 +1,7 @@
 //! The store in memory only: for fixtures and `--ephemeral`. The same as [`EmbeddedStore`](crate::EmbeddedStore)
 //! without log and checkpoints: a commit is visible at once and gone with the process. Needs no thread and no runtime.
 
+use crate::archive::Archive;
 use crate::core::Core;
 use crate::history::{History, Retention};
 use crate::snapshot::Snapshot;
@@ -36,8 +37,13 @@ impl MemoryStore {
 
     /// An empty store which keeps so much history.
     pub fn with_retention(retention: Retention) -> Self {
-        let core = Core::new(Snapshot::default(), History::new(retention, Revision(0)));
+        let core = Core::new(Snapshot::default(), History::new(retention, Revision(0)), None);
         Self { shared: Arc::new(Shared { core, writer: Mutex::new(()) }) }
+    }
+
+    /// The newest state as the bytes of one file, which [`restore`](crate::restore()) reads.
+    pub fn archive(&self) -> Archive {
+        Archive::new(Snapshot::clone(&self.shared.core.snapshot()))
     }
 }
 

@@ -9,17 +9,16 @@
 //! Checksums start from a number which every segment draws anew, so that no stored value can pose as a frame.
 
 use crate::Revision;
-use crate::codec::{Decoder, Malformed, put_events};
+use crate::codec::{Decoder, Malformed, Record, put_events};
 use crate::error::OpenError;
 use crate::snapshot::Commit;
-use crate::{Operation, Txn};
 use bytes::BufMut;
 use std::hash::{BuildHasher, Hasher};
 use std::path::Path;
 use std::time::SystemTime;
 
 const SEGMENT_MAGIC: &[u8; 8] = b"storelog";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const FRAME_MAGIC: u32 = 0x4d52_4657;
 /// Length of the header of a segment, and of that of a frame.
 pub(crate) const HEADER: usize = 32;
@@ -36,13 +35,13 @@ pub(crate) fn segment_header(first: Revision) -> ([u8; HEADER], Salt) {
     header.put_u32_le(VERSION);
     header.put_u32_le(salt);
     header.put_u64_le(first.0);
-    header.put_u32_le(crc32fast::hash(&header));
+    header.put_u32_le(crc32c::crc32c(&header));
     header.put_u32_le(0);
     (header.try_into().expect("the fields add up to the header's length"), salt)
 }
 
-/// Appends the frame of a group commit to `buffer`.
-pub(crate) fn put_frame(buffer: &mut Vec<u8>, salt: Salt, commits: &[Commit], time: SystemTime) {
+/// Appends the frame of a group commit to `buffer`, for the segment which begins with revision `since`.
+pub(crate) fn put_frame(buffer: &mut Vec<u8>, salt: Salt, commits: &[Commit], since: Revision, time: SystemTime) {
     let start = buffer.len();
     let millis = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
     buffer.put_u32_le(FRAME_MAGIC);
@@ -51,7 +50,7 @@ pub(crate) fn put_frame(buffer: &mut Vec<u8>, salt: Salt, commits: &[Commit], ti
     buffer.put_u64_le(0);
     buffer.put_u64_le(millis);
     for commit in commits {
-        put_events(buffer, commit.events.iter().map(|event| &**event));
+        put_events(buffer, commit.events.iter().map(|event| &**event), since);
     }
     let length = (buffer.len() - start - HEADER) as u64;
     buffer[start + 16..start + 24].copy_from_slice(&length.to_le_bytes());
@@ -60,27 +59,38 @@ pub(crate) fn put_frame(buffer: &mut Vec<u8>, salt: Salt, commits: &[Commit], ti
     buffer.resize(buffer.len().next_multiple_of(ALIGNMENT), 0);
 }
 
+/// A segment with one frame around `payload`, its checksums right.
+pub(crate) fn with_payload(first: Revision, payload: &[u8]) -> Vec<u8> {
+    let (header, salt) = segment_header(first);
+    let mut bytes = header.to_vec();
+    put_frame(&mut bytes, salt, &[], first, SystemTime::UNIX_EPOCH);
+    bytes.extend_from_slice(payload);
+    bytes[HEADER + 8..HEADER + 16].copy_from_slice(&first.0.to_le_bytes());
+    bytes[HEADER + 16..HEADER + 24].copy_from_slice(&(payload.len() as u64).to_le_bytes());
+    let checksum = checksum(salt, &bytes[HEADER + 8..]);
+    bytes[HEADER + 4..HEADER + 8].copy_from_slice(&checksum.to_le_bytes());
+    bytes
+}
+
+/// CRC-32C, which processors compute themselves.
 fn checksum(salt: Salt, bytes: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new_with_initial(salt);
-    hasher.update(bytes);
-    hasher.finalize()
+    crc32c::crc32c_append(salt, bytes)
 }
 
 /// A group commit read back.
 pub(crate) struct Frame<'a> {
-    first: Revision,
+    pub(crate) first: Revision,
     pub(crate) time: SystemTime,
     transactions: Decoder<'a>,
 }
 
-impl Frame<'_> {
-    /// Its transactions with the revisions they took.
-    pub(crate) fn transactions(mut self) -> Result<Vec<(Revision, Txn)>, Malformed> {
+impl<'a> Frame<'a> {
+    /// The events of its transactions, with the revisions these took.
+    pub(crate) fn transactions(mut self) -> Result<Vec<(Revision, Vec<Record<'a>>)>, Malformed> {
         let mut transactions = Vec::new();
         while !self.transactions.0.is_empty() {
-            let revision = Revision(self.first.0 + transactions.len() as u64);
-            let operations: Vec<Operation> = self.transactions.operations()?;
-            transactions.push((revision, Txn { compares: Vec::new(), operations }));
+            let revision = self.first.0.checked_add(transactions.len() as u64).ok_or(Malformed("revision"))?;
+            transactions.push((Revision(revision), self.transactions.records()?));
         }
         Ok(transactions)
     }
@@ -111,7 +121,12 @@ impl SegmentReader {
     /// Reads a segment which should begin with revision `first`.
     pub(crate) fn open(path: &Path, first: Revision) -> Result<Self, OpenError> {
         let bytes = std::fs::read(path).map_err(OpenError::io("read", path))?;
-        let salt = read_header(&bytes, first).map_err(|malformed| OpenError::corrupt(path, 0, malformed))?;
+        Self::of(bytes, first).map_err(|malformed| OpenError::corrupt(path, 0, malformed))
+    }
+
+    /// The same of what has been read.
+    pub(crate) fn of(bytes: Vec<u8>, first: Revision) -> Result<Self, Malformed> {
+        let salt = read_header(&bytes, first)?;
         Ok(Self { bytes, salt, offset: HEADER })
     }
 
@@ -120,6 +135,11 @@ impl SegmentReader {
         let (frame, end) = frame_at(&self.bytes, self.salt, self.offset)?;
         self.offset = end;
         Some(frame)
+    }
+
+    /// What starts the checksums.
+    pub(crate) fn salt(&self) -> Salt {
+        self.salt
     }
 
     /// Behind the last frame read.
@@ -148,7 +168,7 @@ fn read_header(bytes: &[u8], first: Revision) -> Result<Salt, Malformed> {
     let begins = fields.u64()?;
     let checksum = fields.u32()?;
     fields.u32()?;
-    if magic != SEGMENT_MAGIC || checksum != crc32fast::hash(&bytes[..24]) {
+    if magic != SEGMENT_MAGIC || checksum != crc32c::crc32c(&bytes[..24]) {
         return Err(Malformed("segment header"));
     }
     if version != VERSION {
@@ -160,7 +180,8 @@ fn read_header(bytes: &[u8], first: Revision) -> Result<Salt, Malformed> {
     Ok(salt)
 }
 
-fn frame_at(bytes: &[u8], salt: Salt, offset: usize) -> Option<(Frame<'_>, usize)> {
+/// The frame which begins at `offset`, and where it ends with its padding.
+pub(crate) fn frame_at(bytes: &[u8], salt: Salt, offset: usize) -> Option<(Frame<'_>, usize)> {
     let bytes = bytes.get(offset..)?;
     let mut fields = Decoder(bytes);
     if fields.u32().ok()? != FRAME_MAGIC {
@@ -171,7 +192,7 @@ fn frame_at(bytes: &[u8], salt: Salt, offset: usize) -> Option<(Frame<'_>, usize
     let length = usize::try_from(fields.u64().ok()?).ok()?;
     let millis = fields.u64().ok()?;
     let transactions = fields.take(length).ok()?;
-    if checksum(salt, &bytes[8..HEADER + length]) != expected {
+    if checksum(salt, bytes.get(8..HEADER.checked_add(length)?)?) != expected {
         return None;
     }
     let time = SystemTime::UNIX_EPOCH.checked_add(std::time::Duration::from_millis(millis))?;

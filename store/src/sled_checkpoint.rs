@@ -26,9 +26,9 @@ pub(crate) struct SledCheckpoint {
 }
 
 impl Default for SledCheckpoint {
-    /// Shards of 32 MiB.
+    /// Shards of 16 MiB.
     fn default() -> Self {
-        Self { shard_bytes: 32 << 20 }
+        Self { shard_bytes: 16 << 20 }
     }
 }
 
@@ -69,10 +69,15 @@ impl Summary {
     }
 }
 
+/// For [`fuzz`](crate::fuzz).
+pub(crate) fn decode_summary(bytes: &[u8]) {
+    let _ = Summary::decode(bytes);
+}
+
 /// The checksum of a shard's entries, their borders included.
 #[derive(Default)]
 struct Digest {
-    hasher: crc32fast::Hasher,
+    checksum: u32,
     entries: u64,
     bytes: usize,
 }
@@ -80,15 +85,15 @@ struct Digest {
 impl Digest {
     fn add(&mut self, key: &[u8], state: &[u8]) {
         for part in [key, state] {
-            self.hasher.update(&(part.len() as u64).to_le_bytes());
-            self.hasher.update(part);
+            self.checksum = crc32c::crc32c_append(self.checksum, &(part.len() as u64).to_le_bytes());
+            self.checksum = crc32c::crc32c_append(self.checksum, part);
             self.bytes += part.len();
         }
         self.entries += 1;
     }
 
     fn summary(self, revision: Revision, shard: u64, is_last: bool) -> Summary {
-        Summary { revision, shard, is_last, entries: self.entries, checksum: self.hasher.finalize() }
+        Summary { revision, shard, is_last, entries: self.entries, checksum: self.checksum }
     }
 }
 
@@ -102,8 +107,9 @@ fn shard_path(path: &Path, shard: u64) -> PathBuf {
 }
 
 impl Checkpoint for SledCheckpoint {
-    fn write(&self, path: &Path, state: &Snapshot, cancelled: &AtomicBool) -> Result<(), CheckpointError> {
-        let mut entries = state.keys.iter().peekable();
+    fn write(&self, path: &Path, state: Snapshot, cancelled: &AtomicBool) -> Result<(), CheckpointError> {
+        let revision = state.revision;
+        let mut entries = state.keys.into_iter().peekable();
         let mut buffer = Vec::new();
         for shard in 0.. {
             let db = config(path, shard).create_new(true).open()?;
@@ -115,12 +121,12 @@ impl Checkpoint for SledCheckpoint {
                     return Err(CheckpointError::Cancelled);
                 }
                 buffer.clear();
-                put_state(&mut buffer, kv);
+                put_state(&mut buffer, &kv);
                 digest.add(key.as_bytes(), &buffer);
                 db.insert(key.as_bytes(), buffer.as_slice())?;
             }
             let is_last = entries.peek().is_none();
-            let summary = digest.summary(state.revision, shard, is_last);
+            let summary = digest.summary(revision, shard, is_last);
             db.open_tree(SUMMARY_TREE)?.insert(SUMMARY_KEY, summary.encode())?;
             db.flush()?;
             if is_last {
@@ -200,7 +206,7 @@ mod tests {
         });
         let state = Snapshot { revision: Revision(99), keys: keys.collect() };
         let format = SledCheckpoint { shard_bytes: 32 << 10 };
-        format.write(&path, &state, &AtomicBool::new(false)).unwrap();
+        format.write(&path, state.clone(), &AtomicBool::new(false)).unwrap();
         let loaded = format.load(&path).unwrap();
         assert!(loaded.keys == state.keys && loaded.revision == state.revision);
 
@@ -217,7 +223,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = Snapshot { revision: Revision(7), ..Snapshot::default() };
         let format = SledCheckpoint::default();
-        format.write(&dir.path().join("empty"), &state, &AtomicBool::new(false)).unwrap();
+        format.write(&dir.path().join("empty"), state, &AtomicBool::new(false)).unwrap();
         assert_eq!(format.verify(&dir.path().join("empty")).unwrap(), Revision(7));
     }
 }

@@ -20,6 +20,7 @@ const CRASHING: Options = Options {
     segment_bytes: 256 << 10,
     checkpoint_bytes: 1 << 20,
     retention: Retention { bytes: 4 << 20, ..RETENTION },
+    ring_bytes: 1 << 20,
 };
 const WRITERS: u64 = 4;
 const KEYS: u64 = 10;

@@ -5,7 +5,7 @@ use futures::StreamExt;
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
-use store::{ArchiveError, EmbeddedStore, OpenError, Options, Revision, Store, TxnError};
+use store::{EmbeddedStore, OpenError, Options, Revision, Store, TxnError};
 
 fn open(dir: &Path) -> Result<EmbeddedStore, OpenError> {
     EmbeddedStore::open(dir, OPTIONS)
@@ -240,43 +240,4 @@ async fn many_restarts_leave_one_segment_each_of_no_more_than_its_records() {
     open(dir.path()).unwrap().close().await;
     let sizes: u64 = entries(dir.path().join("log")).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
     assert!(sizes < 2 * OPTIONS.segment_bytes, "{sizes} bytes");
-}
-
-#[tokio::test]
-async fn an_exported_state_makes_the_same_store_elsewhere() {
-    let OnDisk { store, dir } = with_checkpoints(1).await;
-    let (file, elsewhere) = (dir.path().join("saved"), dir.path().join("elsewhere"));
-    let before = state(&store).await;
-    assert_eq!(store.export(&file).await.unwrap(), before.0);
-    assert_eq!(EmbeddedStore::restore(&file, &elsewhere).unwrap(), before.0);
-    let restored = open(&elsewhere).unwrap();
-    assert_eq!(state(&restored).await, before);
-    assert_eq!(put(&restored, "a", "").await, before.0.0 + 1);
-    restored.close().await;
-    assert_eq!(open(&elsewhere).unwrap().revision(), Revision(before.0.0 + 1));
-
-    let occupied = EmbeddedStore::restore(&file, &elsewhere).unwrap_err();
-    assert!(matches!(occupied, ArchiveError::Directory(OpenError::Occupied { .. })), "{occupied}");
-    let open_here = EmbeddedStore::restore(&file, dir.path()).unwrap_err();
-    assert!(matches!(open_here, ArchiveError::Directory(OpenError::Locked { .. })), "{open_here}");
-}
-
-#[tokio::test]
-async fn a_damaged_archive_is_refused_before_anything_is_written() {
-    let on_disk = OnDisk::new(OPTIONS);
-    put(&on_disk.store, "a", "value").await;
-    let (file, elsewhere) = (on_disk.dir.path().join("saved"), on_disk.dir.path().join("elsewhere"));
-    on_disk.store.export(&file).await.unwrap();
-    let good = fs::read(&file).unwrap();
-    let damaged = (0..good.len()).flat_map(|at| {
-        let mut flipped = good.clone();
-        flipped[at] ^= 1;
-        [flipped, good[..at].to_vec()]
-    });
-    for bytes in damaged {
-        fs::write(&file, bytes).unwrap();
-        let refused = EmbeddedStore::restore(&file, &elsewhere).unwrap_err();
-        assert!(matches!(refused, ArchiveError::Corrupt { .. }), "{refused}");
-    }
-    assert!(!elsewhere.exists());
 }

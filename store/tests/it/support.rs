@@ -11,9 +11,12 @@ use tempfile::TempDir;
 /// So little history that a test can outlive it.
 pub(crate) const RETENTION: Retention = Retention { age: Duration::from_secs(300), events: 100, bytes: 64 << 10 };
 
-/// Small files, so that few writes already change segments.
+/// Small files, so that few writes already change segments; the history is in memory.
 pub(crate) const OPTIONS: Options =
-    Options { retention: RETENTION, segment_bytes: 32 << 10, checkpoint_bytes: 1 << 30 };
+    Options { retention: RETENTION, ring_bytes: RETENTION.bytes, segment_bytes: 32 << 10, checkpoint_bytes: 1 << 30 };
+
+/// The newest commit is in memory; the rest of the history is read from the log.
+pub(crate) const FROM_LOG: Options = Options { ring_bytes: 0, ..OPTIONS };
 
 /// An embedded store and its directory.
 pub(crate) struct OnDisk {
@@ -86,6 +89,16 @@ pub(crate) async fn next(watch: &mut Watch) -> String {
 
 pub(crate) async fn next_compacted(watch: &mut Watch) -> Compacted {
     watch.next().await.expect("the watch says why it ends").expect_err("its past is gone")
+}
+
+/// What there is without waiting for anybody but the disk. The clock must be paused: it moves on once nothing is left to
+/// be read.
+pub(crate) async fn caught_up(watch: &mut Watch) -> Vec<String> {
+    let mut seen = Vec::new();
+    while let Ok(Some(batch)) = tokio::time::timeout(Duration::from_millis(1), watch.next()).await {
+        seen.push(shown_batch(&batch.expect("its past is there")));
+    }
+    seen
 }
 
 /// What there is without waiting.
