@@ -122,7 +122,7 @@ impl PodStreams for Nodes {
             Some(stdout) => Box::new(exclusive(stdout)),
             None => Box::new(tokio::io::sink()),
         };
-        kubelet.attach(names(container), stdin, stdout).await.map_err(status)
+        kubelet.attach(names(container), stdin, stdout).await.map(|()| 0).map_err(status)
     }
 
     async fn logs(&self, container: &ContainerRef, options: LogOptions) -> Result<BoxStream<'static, Bytes>, Status> {

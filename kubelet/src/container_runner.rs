@@ -436,8 +436,8 @@ impl Runner {
         }
     }
 
-    /// preStop hook, SIGTERM, and SIGKILL at the deadline.
-    async fn terminate(&self, instance: &Arc<Instance>, stop: Stop) -> ExitStatus {
+    /// preStop hook, SIGTERM, and SIGKILL at the deadline, which may be moved nearer meanwhile (`kubectl delete --now`).
+    async fn terminate(&self, instance: &Arc<Instance>, mut stop: Stop) -> ExitStatus {
         self.kubelet.event(&self.pod(), "Normal", "Killing", &format!("Stopping container {}", self.spec.name));
         let gracefully = async {
             if let Some(hook) = self.spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref()) {
@@ -446,11 +446,27 @@ impl Runner {
             instance.signal(15);
             instance.wait().await
         };
-        match tokio::time::timeout_at(stop.deadline, gracefully).await {
-            Ok(status) => status,
-            Err(_) => {
-                instance.kill();
-                137
+        tokio::pin!(gracefully);
+        let mut orders = self.stop.clone();
+        loop {
+            let nearer = async {
+                loop {
+                    let order = *orders.borrow_and_update();
+                    if let Some(order) = order.filter(|order| order.deadline < stop.deadline) {
+                        return order;
+                    }
+                    if orders.changed().await.is_err() {
+                        return std::future::pending().await;
+                    }
+                }
+            };
+            tokio::select! {
+                status = &mut gracefully => return status,
+                () = tokio::time::sleep_until(stop.deadline) => {
+                    instance.kill();
+                    return 137;
+                }
+                order = nearer => stop = order,
             }
         }
     }

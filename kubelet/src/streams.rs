@@ -132,11 +132,11 @@ impl Kubelet {
         found.ok_or_else(|| StreamError::NotRunning { container: container.to_owned() })
     }
 
-    /// Output and exit status of a container that will not run again.
-    fn finished(&self, namespace: &str, pod: &str, container: &str) -> Option<(Log, i32)> {
+    /// Output of a container that will not run again.
+    fn finished(&self, namespace: &str, pod: &str, container: &str) -> Option<Log> {
         let records = self.shared.handle(namespace, pod)?.records()?;
         records.read(container, |record| match &record.state {
-            State::Terminated(ended) if record.finished => Some((record.log.clone()?, ended.exit_code)),
+            State::Terminated(_) if record.finished => record.log.clone(),
             _ => None,
         })?
     }
@@ -168,19 +168,22 @@ impl Kubelet {
     }
 
     /// Joins a container's own streams until it ends; what it has said so far comes first.
+    ///
+    /// How it ended is not told: a container runtime's attach is over when the container is, whatever its exit code, and who wants
+    /// that (`kubectl run -i`) reads it in the pod's status.
     pub async fn attach(
         &self,
         (namespace, pod, container): (&str, &str, &str),
         stdin: Option<Input>,
         mut stdout: Output,
-    ) -> Result<i32, StreamError> {
+    ) -> Result<(), StreamError> {
         let instance = match self.instance(namespace, pod, container) {
             // It was quicker than who wants to see it: what it said is shown all the same.
             Err(error @ StreamError::NotRunning { .. }) => {
-                let (log, status) = self.finished(namespace, pod, container).ok_or(error)?;
+                let log = self.finished(namespace, pod, container).ok_or(error)?;
                 let _ = stdout.write_all(&log.attach().0).await;
                 let _ = stdout.flush().await;
-                return Ok(status);
+                return Ok(());
             }
             instance => instance?,
         };
@@ -224,26 +227,27 @@ impl Kubelet {
                         Err(broadcast::error::RecvError::Lagged(_)) => {}
                         Err(broadcast::error::RecvError::Closed) => break,
                     },
-                    status = instance.wait() => {
+                    _ = instance.wait() => {
                         while let Ok(piece) = live.try_recv() {
                             if stdout.write_all(&piece).await.is_err() {
                                 break;
                             }
                         }
                         let _ = stdout.flush().await;
-                        return status;
+                        return;
                     }
                 }
                 if failed {
-                    return 0;
+                    return;
                 }
             }
-            instance.wait().await
+            instance.wait().await;
         };
         tokio::select! {
-            status = output => Ok(status),
-            () = input => Ok(0),
+            () = output => {}
+            () = input => {}
         }
+        Ok(())
     }
 
     /// A container's output.

@@ -2,7 +2,7 @@
 
 use coracle::Cluster;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::Api;
+use kube::api::{Api, DeleteParams};
 
 /// The condition's last transition, in seconds after the pod started, once it is true.
 async fn became_true(cluster: &Cluster, pod: &str, condition: &str) -> i64 {
@@ -32,5 +32,26 @@ async fn a_pod_with_a_probe_is_ready_as_soon_as_its_program_listens() {
     };
     cluster.apply(&pod("listening")).await.expect("applied");
     assert!(became_true(&cluster, "listening", "Ready").await < 5, "not after a whole period of 100 s");
+    cluster.stop().await;
+}
+
+/// It ran on for the ten minutes it had been given first, whoever was in a hurry.
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_being_deleted_goes_sooner_when_its_grace_is_shortened() {
+    let cluster = Cluster::builder().seed(1).start().await.expect("a cluster");
+    let stubborn = "{apiVersion: v1, kind: Pod, metadata: {name: stubborn}, spec: {containers: [{name: c, image: busybox, command: \
+                    [sh, -c, 'trap \"\" TERM; while true; do sleep 1; done']}]}}";
+    cluster.apply(stubborn).await.expect("applied");
+    became_true(&cluster, "stubborn", "Ready").await;
+    let api: Api<Pod> = Api::default_namespaced(cluster.client());
+    for grace in [600, 1] {
+        let asked = DeleteParams { grace_period_seconds: Some(grace), ..Default::default() };
+        api.delete("stubborn", &asked).await.expect("asked to go");
+    }
+    let asked = tokio::time::Instant::now();
+    while api.get_opt("stubborn").await.expect("an answer").is_some() {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert!(asked.elapsed().as_secs() < 10, "gone only after {:?}", asked.elapsed());
     cluster.stop().await;
 }

@@ -3,5 +3,6 @@
 mod access;
 mod objects;
 mod pods;
+mod table;
 mod versions;
 mod workloads;

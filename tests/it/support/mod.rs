@@ -63,6 +63,12 @@ impl Terminal {
         terminal
     }
 
+    /// Another terminal of the same user, with the same home and tools, in a directory of its own.
+    pub(crate) fn beside(&self) -> Terminal {
+        let dir = tempfile::Builder::new().prefix("coracle-it-").tempdir().expect("a temporary directory");
+        Terminal { dir, path: self.path.clone(), environment: self.environment.clone() }
+    }
+
     /// The working directory.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
@@ -76,6 +82,7 @@ impl Terminal {
         path
     }
 
+    /// Sets a variable of its environment; the last value counts.
     pub(crate) fn set(&mut self, variable: &str, value: impl Into<OsString>) {
         self.environment.push((variable.to_owned(), value.into()));
     }

@@ -23,17 +23,27 @@ struct Step {
 
 /// Runs every command in order; panics at the first whose output is another.
 pub(crate) async fn check(terminal: &Terminal, text: &str, at: &Location<'_>) {
+    if let Err(difference) = compare(terminal, text).await {
+        panic!("the transcript at {at} is not what happens.\n{difference}");
+    }
+}
+
+/// Runs every command in order; an error shows the first whose output is another, with what was expected.
+pub(crate) async fn compare(terminal: &Terminal, text: &str) -> Result<(), String> {
     for step in steps(text) {
         let mut command = terminal.command("sh");
         command.args(["-c", &format!("exec 2>&1\n{}", step.command)]).process_group(0);
         let ran = run(command, &step.command).await;
         if !agrees(&step.expected, &ran) {
-            panic!(
-                "the transcript at {at} is not what happens.\nexpected:\n{}\n\nhappened:\n{ran}",
-                step.expected.join("\n")
-            );
+            return Err(format!("expected:\n{}\n\nhappened:\n{ran}", step.expected.join("\n")));
         }
     }
+    Ok(())
+}
+
+/// The commands of a transcript.
+pub(crate) fn commands(text: &str) -> Vec<String> {
+    steps(text).into_iter().map(|step| step.command).collect()
 }
 
 fn steps(text: &str) -> Vec<Step> {

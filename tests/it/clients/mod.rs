@@ -1,0 +1,3 @@
+//! Clients that are no kubectl, unmodified: the official Python and JavaScript clients.
+
+mod scripts;
