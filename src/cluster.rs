@@ -326,7 +326,11 @@ impl Builder {
         let nodes = Arc::new(Nodes::new(kubelets, gateway.host()));
         api.set_pod_streams(nodes.clone());
         let asked = (&proxy, &policy, &dns, &nodes);
-        introspection::install(&api, introspection::Sources::new(&informers, network.clone(), cluster_dns, asked));
+        let networks = inside.iter().map(|(ip, prefix)| ((*ip).into(), *prefix)).collect();
+        introspection::install(
+            &api,
+            introspection::Sources::new(&informers, network.clone(), (cluster_dns, networks), asked),
+        );
         progress("nodes");
 
         let mut server = Server::new(api.router(), pki.tls()?);

@@ -13,6 +13,7 @@ mod kubeconfig;
 mod logs;
 mod matrix;
 mod paths;
+mod proxy;
 mod question;
 mod remote;
 mod signals;
@@ -70,6 +71,8 @@ enum Command {
     Dig(dig::Dig),
     /// List the live flows of the virtual network
     Flows(flows::Flows),
+    /// Reach names and addresses of the cluster from this machine, by SOCKS5 and HTTP on loopback
+    Proxy(proxy::Proxy),
     /// Show which pods can talk to which
     Matrix(matrix::Matrix),
 }
@@ -118,6 +121,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Trace(trace) => return trace.run().await,
         Command::Dig(dig) => return dig.run().await,
         Command::Flows(flows) => flows.run().await?,
+        Command::Proxy(proxy) => proxy.run().await?,
         Command::Matrix(matrix) => return matrix.run().await,
     }
     Ok(ExitCode::SUCCESS)

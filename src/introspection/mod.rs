@@ -11,6 +11,8 @@
 //! | `namelookups` | what the cluster's DNS answers, with the search list that a pod walks |
 //! | `reachabilities` | who can talk to whom, computed, and if wanted measured by real connections |
 //! | `flows` | the connection-tracking table, with names |
+//!
+//! `tunnels` is the exception: a TCP connection into the cluster, for `coracle proxy`.
 
 mod flows;
 mod name_lookup;
@@ -18,6 +20,7 @@ mod place;
 mod policy_review;
 mod reachability;
 mod trace;
+mod tunnel;
 
 use crate::nodes::Nodes;
 use apiserver::ApiServer;
@@ -36,6 +39,7 @@ use proxy::Proxy;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::sync::{Arc, Weak};
+use tunnel::{Networks, Tunnels};
 
 /// The group.
 pub(crate) const GROUP: &str = "net.coracle.dev";
@@ -50,6 +54,8 @@ pub(crate) struct Sources {
     pub(crate) nodes: Weak<Nodes>,
     pub(crate) network: Network,
     pub(crate) cluster_dns: ClusterDns,
+    /// The cluster's own.
+    pub(crate) networks: Networks,
     pub(crate) pods: Informer<Pod>,
     pub(crate) services: Informer<Service>,
 }
@@ -58,7 +64,7 @@ impl Sources {
     pub(crate) fn new(
         informers: &Informers,
         network: Network,
-        cluster_dns: ClusterDns,
+        (cluster_dns, networks): (ClusterDns, Networks),
         (proxy, policy, dns, nodes): (&Arc<Proxy>, &Arc<Policy>, &Arc<Dns>, &Arc<Nodes>),
     ) -> Self {
         Sources {
@@ -68,6 +74,7 @@ impl Sources {
             nodes: Arc::downgrade(nodes),
             network,
             cluster_dns,
+            networks,
             pods: informers.of(),
             services: informers.of(),
         }
@@ -184,9 +191,10 @@ pub(crate) fn install(api: &ApiServer, sources: Sources) {
     ask(api, &sources, ("Reachability", "reachabilities"), reachability::SCHEMA, reachability::Reachability);
     let text = |name: &'static str| Column::new(name, "string");
     let columns = ["Protocol", "Source", "Destination", "Endpoint", "Verdict", "Packets", "Bytes", "Idle"].map(text);
-    let kind = kind("Flow", "flows").with_verbs(&["list"]).with_table(columns, flows::row);
-    api.add_kind(kind);
-    api.set_virtual_resource(GROUP, VERSION, "flows", Arc::new(Listed(sources)));
+    api.add_kind(kind("Flow", "flows").with_verbs(&["list"]).with_table(columns, flows::row));
+    api.set_virtual_resource(GROUP, VERSION, "flows", Arc::new(Listed(sources.clone())));
+    api.add_kind(kind("Tunnel", "tunnels").with_verbs(&["create"]));
+    api.set_connector(GROUP, VERSION, "tunnels", Arc::new(Tunnels(sources)));
 }
 
 fn kind(kind: &'static str, plural: &'static str) -> ResourceKind {

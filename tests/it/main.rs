@@ -8,5 +8,6 @@ mod floors;
 mod introspection;
 mod kubectl;
 mod pods;
+mod proxy;
 mod support;
 mod walk;
