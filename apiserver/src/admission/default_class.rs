@@ -1,13 +1,12 @@
-//! Ingresses and claims that name no class get the default one.
+//! Ingresses and claims that name no class get the default one: the newest of several.
 //!
 //! Follows `plugin/pkg/admission/{network/defaultingressclass,storage/storageclass/setdefault}`.
 
-use super::{Admission, AdmissionOperation, AdmissionRequest};
-use crate::encode;
+use super::{Admission, AdmissionRequest, Mutation};
 use crate::status::Status;
 use async_trait::async_trait;
 use serde_json::Value;
-use store::{Range, Store};
+use std::cmp::Reverse;
 
 const INGRESS_CLASSES: &str = "/registry/ingressclasses.networking.k8s.io/";
 const STORAGE_CLASSES: &str = "/registry/storageclasses.storage.k8s.io/";
@@ -18,48 +17,38 @@ pub struct DefaultClasses;
 
 #[async_trait]
 impl Admission for DefaultClasses {
-    async fn admit(&self, request: &AdmissionRequest<'_>, object: &mut Value) -> Result<(), Status> {
-        let concerns = request.operation == AdmissionOperation::Create
-            && request.subresource.is_empty()
-            && object["spec"].is_object();
-        if !concerns {
-            return Ok(());
-        }
-        match (&*request.kind.group, &*request.kind.plural) {
-            ("networking.k8s.io", "ingresses") => {
-                let annotated = object["metadata"]["annotations"]["kubernetes.io/ingress.class"].is_string();
-                if !annotated && object["spec"]["ingressClassName"].is_null() {
-                    let classes = defaults(request.store, INGRESS_CLASSES, "ingressclass").await?;
-                    if classes.len() > 1 {
-                        let why = format!("{} default IngressClasses were found, only 1 allowed", classes.len());
-                        return Err(Status::forbidden("networking.k8s.io", "ingresses", request.name, &why));
-                    }
-                    put_name(object, "ingressClassName", classes.first());
-                }
+    fn handles(&self, request: &AdmissionRequest<'_>) -> bool {
+        request.creates("networking.k8s.io", "ingresses") || request.creates("", "persistentvolumeclaims")
+    }
+
+    async fn mutate(&self, request: &AdmissionRequest<'_>, object: &mut Value) -> Result<Mutation, Status> {
+        let (field, annotation, default) = if request.is_about("", "persistentvolumeclaims") {
+            let annotation = "volume.beta.kubernetes.io/storage-class";
+            ("storageClassName", annotation, newest_default(request, STORAGE_CLASSES, "storageclass").await?)
+        } else {
+            let annotation = "kubernetes.io/ingress.class";
+            ("ingressClassName", annotation, newest_default(request, INGRESS_CLASSES, "ingressclass").await?)
+        };
+        let annotated = object["metadata"]["annotations"][annotation].is_string();
+        match default {
+            Some(class) if !annotated && object["spec"].is_object() && object["spec"][field].is_null() => {
+                object["spec"][field] = class.into();
+                Ok(Mutation::Changed)
             }
-            ("", "persistentvolumeclaims") if object["spec"]["storageClassName"].is_null() => {
-                let mut classes = defaults(request.store, STORAGE_CLASSES, "storageclass").await?;
-                // The newest of several; of one age, the first by name.
-                let born = |class: &Value| class["metadata"]["creationTimestamp"].as_str().map(str::to_owned);
-                classes.sort_by_key(|class| std::cmp::Reverse(born(class)));
-                put_name(object, "storageClassName", classes.first());
-            }
-            _ => {}
+            _ => Ok(Mutation::Unchanged),
         }
-        Ok(())
     }
 }
 
-fn put_name(object: &mut Value, field: &str, class: Option<&Value>) {
-    if let Some(class) = class {
-        object["spec"][field] = class["metadata"]["name"].clone();
-    }
-}
-
-/// The classes that are annotated as the default of their kind, by name.
-async fn defaults(store: &dyn Store, prefix: &str, group: &str) -> Result<Vec<Value>, Status> {
+/// The class that is annotated as the default of its kind; of several the newest, of one age the first by name.
+async fn newest_default(
+    request: &AdmissionRequest<'_>,
+    prefix: &str,
+    group: &str,
+) -> Result<Option<String>, Status> {
     let annotation = format!("{group}.kubernetes.io/is-default-class");
-    let page = store.range(Range { prefix: prefix.to_owned(), ..Range::default() }).await.map_err(Status::internal)?;
-    let classes = page.items.iter().map(encode::parse).collect::<Result<Vec<_>, _>>()?;
-    Ok(classes.into_iter().filter(|class| class["metadata"]["annotations"][&annotation] == "true").collect())
+    let mut classes = request.objects(prefix).await?;
+    classes.retain(|class| class["metadata"]["annotations"][&annotation] == "true");
+    classes.sort_by_key(|class| Reverse(class["metadata"]["creationTimestamp"].as_str().map(str::to_owned)));
+    Ok(classes.first().and_then(|class| class["metadata"]["name"].as_str()).map(str::to_owned))
 }

@@ -1,15 +1,14 @@
 //! What the LimitRanges of a namespace say of its pods and claims: defaults for containers, then least and most.
 //!
-//! Follows `plugin/pkg/admission/limitranger`. A pod's amounts are counted when it is created; they do not change afterwards.
+//! Follows `plugin/pkg/admission/limitranger`. A pod's amounts are counted when it is created or
+//! resized; nothing else changes them.
 
-use super::{Admission, AdmissionOperation, AdmissionRequest};
+use super::pod_amounts::{Amounts, quantities};
+use super::{Admission, AdmissionOperation, AdmissionRequest, Mutation};
 use crate::schema::quantity::Quantity;
 use crate::status::Status;
-use crate::{encode, strategy};
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use store::Range;
 
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 
@@ -19,34 +18,39 @@ pub struct LimitRanger;
 
 #[async_trait]
 impl Admission for LimitRanger {
-    async fn admit(&self, request: &AdmissionRequest<'_>, object: &mut Value) -> Result<(), Status> {
-        let is_pod = strategy::is_pod(request.kind);
-        let is_claim = request.kind.group.is_empty() && request.kind.plural == "persistentvolumeclaims";
-        let concerns = match request.operation {
-            AdmissionOperation::Create => is_pod || is_claim,
-            AdmissionOperation::Update => is_claim,
+    fn handles(&self, request: &AdmissionRequest<'_>) -> bool {
+        let is_claim = request.is_about("", "persistentvolumeclaims") && request.subresource.is_empty();
+        match request.operation {
+            AdmissionOperation::Create => is_claim || request.creates("", "pods"),
+            AdmissionOperation::Update => {
+                is_claim || (request.is_about("", "pods") && request.subresource == "resize")
+            }
             AdmissionOperation::Delete => false,
-        };
-        if !concerns || !request.subresource.is_empty() || !object["spec"].is_object() {
-            return Ok(());
         }
-        let range = Range { prefix: format!("/registry/limitranges/{}/", request.namespace), ..Range::default() };
-        let page = request.store.range(range).await.map_err(Status::internal)?;
-        let ranges = page.items.iter().map(encode::parse).collect::<Result<Vec<_>, _>>()?;
-        if is_pod {
-            ranges.iter().for_each(|range| fill_in(range, object));
+    }
+
+    async fn mutate(&self, request: &AdmissionRequest<'_>, object: &mut Value) -> Result<Mutation, Status> {
+        if !request.creates("", "pods") || !object["spec"].is_object() {
+            return Ok(Mutation::Unchanged);
         }
-        for range in &ranges {
+        let ranges = ranges(request).await?;
+        ranges.iter().for_each(|range| fill_in(range, object));
+        Ok(if ranges.is_empty() { Mutation::Unchanged } else { Mutation::Changed })
+    }
+
+    async fn validate(&self, request: &AdmissionRequest<'_>, object: &Value) -> Result<(), Status> {
+        let is_pod = request.is_about("", "pods");
+        for range in ranges(request).await? {
             let mut errors: Vec<String> = Vec::new();
             for limit in list(&range["spec"]["limits"]) {
                 match limit["type"].as_str().unwrap_or_default() {
                     "Container" if is_pod => {
                         let containers =
                             list(&object["spec"]["containers"]).chain(list(&object["spec"]["initContainers"]));
-                        containers.for_each(|container| Amounts::of(container).check(limit, &mut errors));
+                        containers.for_each(|container| check(&Amounts::of(container), limit, &mut errors));
                     }
-                    "Pod" if is_pod => Amounts::of_pod(&object["spec"]).check(limit, &mut errors),
-                    "PersistentVolumeClaim" if is_claim => Amounts::of(&object["spec"]).check(limit, &mut errors),
+                    "Pod" if is_pod => check(&Amounts::of_pod(&object["spec"]), limit, &mut errors),
+                    "PersistentVolumeClaim" if !is_pod => check(&Amounts::of(&object["spec"]), limit, &mut errors),
                     _ => {}
                 }
             }
@@ -55,10 +59,15 @@ impl Admission for LimitRanger {
                 [one] => one.clone(),
                 many => format!("[{}]", many.join(", ")),
             };
-            return Err(Status::forbidden("", &request.kind.plural, request.name, &why));
+            return Err(request.forbidden(&why));
         }
         Ok(())
     }
+}
+
+/// The LimitRanges of the object's namespace.
+async fn ranges(request: &AdmissionRequest<'_>) -> Result<Vec<Value>, Status> {
+    request.objects(&format!("/registry/limitranges/{}/", request.namespace)).await
 }
 
 fn list(value: &Value) -> impl Iterator<Item = &Value> {
@@ -100,110 +109,65 @@ fn fill_in(range: &Value, pod: &mut Value) {
     }
 }
 
-type Resources = BTreeMap<String, Quantity>;
-
-/// What is asked for.
-#[derive(Debug, Default)]
-struct Amounts {
-    requests: Resources,
-    limits: Resources,
-}
-
-fn quantities(value: &Value) -> Resources {
-    let amounts = value.as_object().into_iter().flatten();
-    amounts.filter_map(|(resource, amount)| Some((resource.clone(), Quantity::parse(amount.as_str()?)?))).collect()
-}
-
-impl Amounts {
-    /// Of a container, or of a claim's spec.
-    fn of(container: &Value) -> Self {
-        let resources = &container["resources"];
-        Amounts { requests: quantities(&resources["requests"]), limits: quantities(&resources["limits"]) }
-    }
-
-    /// Of all containers together, or of the init container that needs more than those.
-    fn of_pod(spec: &Value) -> Self {
-        let mut all = Amounts::default();
-        for container in list(&spec["containers"]).map(Amounts::of) {
-            for (sums, amounts) in [(&mut all.requests, container.requests), (&mut all.limits, container.limits)] {
-                for (resource, amount) in amounts {
-                    let sum = sums.get(&resource).map_or(amount, |known| known.plus(amount));
-                    sums.insert(resource, sum);
+/// Notes everything in which the amounts are not within one limit.
+fn check(amounts: &Amounts, limit: &Value, errors: &mut Vec<String>) {
+    let kind = limit["type"].as_str().unwrap_or_default();
+    let both = |resource: &String| (amounts.requests.get(resource), amounts.limits.get(resource));
+    for (resource, least) in quantities(&limit["min"]) {
+        let text = format!("minimum {resource} usage per {kind} is {}", least.canonical());
+        let below = |amount: &&Quantity| amount.nanos() < least.nanos();
+        match both(&resource) {
+            (None, _) => errors.push(format!("{text}.  No request is specified")),
+            (Some(request), asked) => {
+                if below(&request) {
+                    errors.push(format!("{text}, but request is {}", request.canonical()));
+                } else if let Some(asked) = asked.filter(below) {
+                    errors.push(format!("{text}, but limit is {}", asked.canonical()));
                 }
-            }
-        }
-        for container in list(&spec["initContainers"]).map(Amounts::of) {
-            for (most, amounts) in [(&mut all.requests, container.requests), (&mut all.limits, container.limits)] {
-                for (resource, amount) in amounts {
-                    if most.get(&resource).is_none_or(|known| known.nanos() < amount.nanos()) {
-                        most.insert(resource, amount);
-                    }
-                }
-            }
-        }
-        all
-    }
-
-    fn check(&self, limit: &Value, errors: &mut Vec<String>) {
-        let kind = limit["type"].as_str().unwrap_or_default();
-        let both = |resource: &String| (self.requests.get(resource), self.limits.get(resource));
-        for (resource, least) in quantities(&limit["min"]) {
-            let text = format!("minimum {resource} usage per {kind} is {}", least.canonical());
-            let below = |amount: &&Quantity| amount.nanos() < least.nanos();
-            match both(&resource) {
-                (None, _) => errors.push(format!("{text}.  No request is specified")),
-                (Some(request), asked) => {
-                    if below(&request) {
-                        errors.push(format!("{text}, but request is {}", request.canonical()));
-                    } else if let Some(asked) = asked.filter(below) {
-                        errors.push(format!("{text}, but limit is {}", asked.canonical()));
-                    }
-                }
-            }
-        }
-        for (resource, most) in quantities(&limit["max"]) {
-            let text = format!("maximum {resource} usage per {kind} is {}", most.canonical());
-            let above = |amount: &&Quantity| amount.nanos() > most.nanos();
-            match both(&resource) {
-                // A claim has no limits.
-                (None, _) if kind == "PersistentVolumeClaim" => {
-                    errors.push(format!("{text}.  No request is specified"));
-                }
-                (_, None) if kind != "PersistentVolumeClaim" => errors.push(format!("{text}.  No limit is specified")),
-                (request, asked) => {
-                    if let Some(asked) = asked.filter(above) {
-                        errors.push(format!("{text}, but limit is {}", asked.canonical()));
-                    } else if let Some(request) = request.filter(above) {
-                        errors.push(format!("{text}, but request is {}", request.canonical()));
-                    }
-                }
-            }
-        }
-        for (resource, most) in quantities(&limit["maxLimitRequestRatio"]) {
-            let text = format!("{resource} max limit to request ratio per {kind} is {}", most.canonical());
-            let (request, asked) = both(&resource);
-            let (Some(request), Some(asked)) =
-                (request.filter(|amount| amount.nanos() > 0), asked.filter(|amount| amount.nanos() > 0))
-            else {
-                let what = if request.is_none_or(|amount| amount.nanos() <= 0) { "request" } else { "limit" };
-                errors.push(format!("{text}, but no {what} is specified or {what} is 0"));
-                continue;
-            };
-            let ratio = asked.nanos() as f64 / request.nanos() as f64;
-            if ratio * 1e9 > most.nanos() as f64 {
-                errors.push(format!("{text}, but provided ratio is {ratio:.6}"));
             }
         }
     }
+    for (resource, most) in quantities(&limit["max"]) {
+        let text = format!("maximum {resource} usage per {kind} is {}", most.canonical());
+        let above = |amount: &&Quantity| amount.nanos() > most.nanos();
+        match both(&resource) {
+            // A claim has no limits.
+            (None, _) if kind == "PersistentVolumeClaim" => {
+                errors.push(format!("{text}.  No request is specified"));
+            }
+            (_, None) if kind != "PersistentVolumeClaim" => errors.push(format!("{text}.  No limit is specified")),
+            (request, asked) => {
+                if let Some(asked) = asked.filter(above) {
+                    errors.push(format!("{text}, but limit is {}", asked.canonical()));
+                } else if let Some(request) = request.filter(above) {
+                    errors.push(format!("{text}, but request is {}", request.canonical()));
+                }
+            }
+        }
+    }
+    for (resource, most) in quantities(&limit["maxLimitRequestRatio"]) {
+        let text = format!("{resource} max limit to request ratio per {kind} is {}", most.canonical());
+        let (request, asked) = both(&resource);
+        let (Some(request), Some(asked)) =
+            (request.filter(|amount| amount.nanos() > 0), asked.filter(|amount| amount.nanos() > 0))
+        else {
+            let what = if request.is_none_or(|amount| amount.nanos() <= 0) { "request" } else { "limit" };
+            errors.push(format!("{text}, but no {what} is specified or {what} is 0"));
+            continue;
+        };
+        let ratio = asked.nanos() as f64 / request.nanos() as f64;
+        if ratio * 1e9 > most.nanos() as f64 {
+            errors.push(format!("{text}, but provided ratio is {ratio:.6}"));
+        }
+    }
 }
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn said(limit: Value, resources: Value) -> Vec<String> {
         let mut errors = Vec::new();
-        Amounts::of(&json!({"resources": resources})).check(&limit, &mut errors);
+        check(&Amounts::of(&json!({"resources": resources})), &limit, &mut errors);
         errors
     }
 
@@ -247,16 +211,5 @@ mod tests {
             ["cpu max limit to request ratio per Container is 2, but provided ratio is 3.000000"]
         );
         assert!(said(limit, json!({"requests": {"cpu": "1"}, "limits": {"cpu": "2"}})).is_empty());
-    }
-
-    #[test]
-    fn a_pod_needs_what_its_containers_need_together_or_an_init_container_alone() {
-        let cpu = |amount: &str| json!({"resources": {"requests": {"cpu": amount}}});
-        let sum = |init: &str| {
-            let spec = json!({"containers": [cpu("500m"), cpu("1")], "initContainers": [cpu(init)]});
-            Amounts::of_pod(&spec).requests["cpu"].canonical()
-        };
-        assert_eq!(sum("1"), "1500m");
-        assert_eq!(sum("2"), "2");
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! Follows `plugin/pkg/admission/serviceaccount`.
 
-use super::{Admission, AdmissionOperation, AdmissionRequest};
+use super::{Admission, AdmissionRequest, Mutation};
 use crate::status::Status;
-use crate::{encode, kinds, strategy};
+use crate::{encode, kinds};
 use async_trait::async_trait;
 use futures::StreamExt;
 use serde_json::Value;
@@ -19,22 +19,25 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ServiceAccounts;
 
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
 #[async_trait]
 impl Admission for ServiceAccounts {
-    async fn admit(&self, request: &AdmissionRequest<'_>, pod: &mut Value) -> Result<(), Status> {
-        let concerns = strategy::is_pod(request.kind)
-            && request.operation == AdmissionOperation::Create
-            && request.subresource.is_empty()
-            && pod["spec"].is_object();
-        if !concerns {
-            return Ok(());
+    fn handles(&self, request: &AdmissionRequest<'_>) -> bool {
+        request.creates("", "pods")
+    }
+
+    async fn mutate(&self, request: &AdmissionRequest<'_>, pod: &mut Value) -> Result<Mutation, Status> {
+        // A mirror pod shows what a kubelet has been told by a file: nothing may be added to it.
+        if !pod["spec"].is_object() || pod["metadata"]["annotations"][MIRROR].is_string() {
+            return Ok(Mutation::Unchanged);
         }
         let (namespace, given) = (request.namespace, pod["spec"]["serviceAccountName"].as_str().unwrap_or_default());
         let name = if given.is_empty() { "default".to_owned() } else { given.to_owned() };
         let key = format!("/registry/serviceaccounts/{namespace}/{name}");
         let Some(found) = patiently(request.store, &key).await else {
             let why = format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
-            return Err(Status::forbidden("", "pods", request.name, &why));
+            return Err(request.forbidden(&why));
         };
         let account = encode::parse(&found)?;
         pod["spec"]["serviceAccountName"] = name.as_str().into();
@@ -44,8 +47,16 @@ impl Admission for ServiceAccounts {
             kinds::pod::mount_service_account_token(pod, &suffix(uid));
         }
         let secrets = account["imagePullSecrets"].as_array().filter(|secrets| !secrets.is_empty());
-        if let (Some(secrets), None) = (secrets, pod["spec"]["imagePullSecrets"].as_array()) {
+        if let (Some(secrets), true) = (secrets, pod["spec"]["imagePullSecrets"].as_array().is_none_or(Vec::is_empty)) {
             pod["spec"]["imagePullSecrets"] = secrets.clone().into();
+        }
+        Ok(Mutation::Changed)
+    }
+
+    async fn validate(&self, request: &AdmissionRequest<'_>, pod: &Value) -> Result<(), Status> {
+        let account = pod["spec"]["serviceAccountName"].as_str().unwrap_or_default();
+        if pod["metadata"]["annotations"][MIRROR].is_string() && !account.is_empty() {
+            return Err(request.forbidden("a mirror pod may not reference service accounts"));
         }
         Ok(())
     }

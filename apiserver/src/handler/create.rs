@@ -55,18 +55,22 @@ impl Call {
         if self.kind.generation {
             object["metadata"]["generation"] = 1.into();
         }
-        self.admit(AdmissionOperation::Create, "", None, &mut object, options.dry_run).await?;
+        // Without a namespace nothing else matters, such as a service account that is not there either.
+        self.open_namespace(object["metadata"]["name"].as_str().unwrap_or_default()).await?;
+        // As upstream, who admits does not know the name that is made up.
+        let known = if generated { &object["metadata"]["generateName"] } else { &object["metadata"]["name"] };
+        let known = known.as_str().unwrap_or_default().to_owned();
+        let admission = self.admission(AdmissionOperation::Create, &known, "", None, options.dry_run);
+        admission.mutate(&mut object).await?;
         if tracking == Tracking::Update {
             self.track_update(None, &mut object, options, "");
         }
         for attempt in 1.. {
             let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-            if let Err(invalid) = self.valid(&object, None, "", &name) {
-                // Upstream asks for the namespace first.
-                self.open_namespace(&name).await?;
-                return Err(invalid);
-            }
+            self.valid(&object, None, "", &name)?;
             self.warn_about(&object, None);
+            let admission = self.admission(AdmissionOperation::Create, &name, "", None, options.dry_run);
+            admission.validate(&object).await?;
             match self.store_new(&object, &name, options.dry_run).await {
                 Err(status) if status.reason == "AlreadyExists" && generated => {
                     if attempt == NAME_ATTEMPTS {
@@ -124,6 +128,10 @@ impl Call {
                 compares.extend(more_compares);
                 operations.extend(more_operations);
             }
+            let admission = self.admission(AdmissionOperation::Create, name, "", None, dry_run);
+            let settled = admission.settle(Some(&mut object)).await?;
+            compares.extend(settled.compares);
+            operations.extend(settled.operations);
             let value = storage::encode(&self.kind, &object);
             let mut revision = Revision(0);
             if !dry_run {

@@ -2,6 +2,7 @@
 //!
 //! Each verb is a file; what they share (the [`Call`]) is here. Discovery, OpenAPI and health are not here.
 
+mod admission;
 mod body;
 mod create;
 mod delete;

@@ -6,6 +6,7 @@ use super::create::RACE_ATTEMPTS;
 use super::delete::DeleteOptions;
 use super::options::WriteOptions;
 use super::{Call, no_such_resource};
+use crate::admission::AdmissionOperation;
 use crate::clock::rfc3339;
 use crate::request::RequestInfo;
 use crate::selector::Selector;
@@ -87,6 +88,10 @@ impl Call {
                 pod["metadata"]["annotations"][key] = value.clone();
             }
             self.set_scheduled(&mut pod);
+            let old = Some(&current.object);
+            let admission = self.admission(AdmissionOperation::Create, name, "binding", old, options.dry_run);
+            admission.mutate(&mut pod).await?;
+            admission.validate(&pod).await?;
             match self.replace(&current, &pod, options.dry_run).await {
                 Ok(_) => return Ok(self.success()),
                 Err(WriteError::Raced(_)) => {}

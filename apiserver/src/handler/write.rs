@@ -4,7 +4,7 @@ use super::Call;
 use super::create::RACE_ATTEMPTS;
 use super::options::WriteOptions;
 use super::subresource::Part;
-use crate::admission::{AdmissionOperation, AdmissionRequest};
+use crate::admission::AdmissionOperation;
 use crate::kinds::json::{equal, same};
 use crate::schema::managed_fields::{Manager, track_update};
 use crate::schema::{self, ObjectRef, structural};
@@ -31,35 +31,6 @@ pub(crate) enum Tracking {
 pub(crate) type Change<'a> = &'a (dyn Fn(&Value) -> Result<(Value, Tracking), Status> + Send + Sync);
 
 impl Call {
-    /// Asks the plug-ins.
-    pub(super) async fn admit(
-        &self,
-        operation: AdmissionOperation,
-        subresource: &str,
-        old: Option<&Value>,
-        object: &mut Value,
-        dry_run: bool,
-    ) -> Result<(), Status> {
-        let name = if self.info.name.is_empty() { object["metadata"]["name"].as_str() } else { None };
-        let name = name.unwrap_or(&self.info.name).to_owned();
-        let request = AdmissionRequest {
-            operation,
-            kind: &self.kind,
-            namespace: self.namespace(),
-            name: &name,
-            subresource,
-            user: &self.user,
-            old,
-            dry_run,
-            store: self.server.inner.store.as_ref(),
-            registry: &self.server.registry(),
-        };
-        for plugin in &self.server.inner.config.admission {
-            plugin.admit(&request, object).await?;
-        }
-        Ok(())
-    }
-
     /// Defaults, and the empty objects that are always there.
     pub(super) fn fill_in(&self, object: &mut Value) {
         let kind = &self.kind;
@@ -102,7 +73,7 @@ impl Call {
             let current = self.existing().await?;
             let (mut new, tracking) = change(&current.object)?;
             self.prepare_update(&current, &mut new, part, options, tracking).await?;
-            match self.store_change(&current, &new, options.dry_run).await {
+            match self.store_change(&current, &new, part, options.dry_run).await {
                 Ok(written) => return Ok(written),
                 Err(WriteError::Raced(_)) => {}
                 Err(WriteError::Status(status)) => return Err(status),
@@ -150,7 +121,8 @@ impl Call {
         let prepared_as = if *part == Part::Approval { "status" } else { subresource };
         (self.kind.prepare)(&self.kind, new, Some(old), prepared_as);
         self.fill_in(new);
-        self.admit(AdmissionOperation::Update, subresource, Some(old), new, options.dry_run).await?;
+        let admission = self.admission(AdmissionOperation::Update, name, subresource, Some(old), options.dry_run);
+        admission.mutate(new).await?;
         if self.kind.generation {
             let generation = old["metadata"]["generation"].as_i64().unwrap_or_default();
             let counts = spec_differs(old, new)
@@ -164,7 +136,7 @@ impl Call {
         if subresource.is_empty() {
             self.warn_about(new, Some(old));
         }
-        Ok(())
+        admission.validate(new).await
     }
 
     /// Says what the kind has to say about a valid object.
@@ -204,7 +176,13 @@ impl Call {
         Ok(())
     }
 
-    async fn store_change(&self, current: &Stored, new: &Value, dry_run: bool) -> Result<Written, WriteError> {
+    async fn store_change(
+        &self,
+        current: &Stored,
+        new: &Value,
+        part: &Part,
+        dry_run: bool,
+    ) -> Result<Written, WriteError> {
         let (store, key) = (self.server.inner.store.as_ref(), &current.kv.key);
         let mut compares = vec![Compare { key: key.clone(), mod_revision: current.kv.mod_revision }];
         let deleted = is_finished(&self.kind, &current.object, new);
@@ -217,6 +195,12 @@ impl Call {
             compares.extend(more.0);
             operations.extend(more.1);
         }
+        let (name, old) = (self.info.name.as_str(), Some(&current.object));
+        let admission = self.admission(AdmissionOperation::Update, name, part.name(), old, dry_run);
+        let after = if deleted { None } else { Some(&mut new) };
+        let settled = admission.settle(after).await.map_err(WriteError::Status)?;
+        compares.extend(settled.compares);
+        operations.extend(settled.operations);
         let value = storage::encode(&self.kind, &new);
         // A write that changes nothing takes no revision, so that nobody is woken.
         let unchanged = !deleted && value == current.kv.value && operations.is_empty();
@@ -244,6 +228,11 @@ impl Call {
             compares.extend(more.0);
             operations.extend(more.1);
         }
+        let name = key.rsplit('/').next().unwrap_or_default();
+        let admission = self.admission(AdmissionOperation::Delete, name, "", Some(&current.object), dry_run);
+        let settled = admission.settle(None).await.map_err(WriteError::Status)?;
+        compares.extend(settled.compares);
+        operations.extend(settled.operations);
         if dry_run { Ok(current.kv.mod_revision) } else { self.server.commit(compares, operations).await }
     }
 

@@ -111,6 +111,12 @@ impl Quantity {
         Quantity { nanos: (self.nanos + other.nanos).clamp(-LIMIT, LIMIT), ..self }
     }
 
+    /// This one less the other, in this amount's form.
+    pub fn minus(self, other: Quantity) -> Quantity {
+        let format = if self.nanos == 0 { other.format } else { self.format };
+        Quantity { nanos: (self.nanos - other.nanos).clamp(-LIMIT, LIMIT), format }
+    }
+
     /// The amount in thousandths, rounded up.
     pub fn millis(&self) -> i128 {
         self.nanos.div_euclid(1_000_000) + i128::from(self.nanos.rem_euclid(1_000_000) != 0)

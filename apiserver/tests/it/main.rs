@@ -11,6 +11,7 @@ mod objects;
 mod own_schemas;
 mod parts;
 mod proxies;
+mod quota;
 mod races;
 mod support;
 mod watches;

@@ -2,7 +2,7 @@
 
 use crate::support::{CONFIGMAPS, Server, config, configmap, server, with};
 use apiserver::Config;
-use apiserver::admission::{Admission, AdmissionRequest};
+use apiserver::admission::{Admission, AdmissionRequest, Mutation};
 use apiserver::authn::{Authenticator, UserInfo};
 use apiserver::status::Status;
 
@@ -17,16 +17,17 @@ struct Turnstile(Arc<Semaphore>);
 
 #[async_trait]
 impl Admission for Turnstile {
-    async fn admit(&self, request: &AdmissionRequest<'_>, object: &mut Value) -> Result<(), Status> {
-        if request.kind.plural != "configmaps" {
-            return Ok(());
-        }
+    fn handles(&self, request: &AdmissionRequest<'_>) -> bool {
+        request.kind.plural == "configmaps"
+    }
+
+    async fn mutate(&self, request: &AdmissionRequest<'_>, object: &mut Value) -> Result<Mutation, Status> {
         if request.name == "panic" {
             panic!("as asked");
         }
         object["data"]["admitted"] = "yes".into();
         self.0.acquire().await.map_err(Status::internal)?.forget();
-        Ok(())
+        Ok(Mutation::Changed)
     }
 }
 

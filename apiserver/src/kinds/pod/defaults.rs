@@ -1,12 +1,9 @@
-//! What a pod gets that the user left out: the defaults of its spec, and for pods (not templates) those that upstream's admission gives.
+//! What a pod gets that the user left out: the defaults of its spec. Priority, tolerations and service account are admission's.
 
-use crate::kinds::json::{child, fill, fill_zero, flag, list, list_mut, object, present, put, text};
+use crate::kinds::json::{child, fill, fill_zero, flag, list_mut, object, present, put, text};
 use crate::kinds::quantity::canonicalize;
 use crate::registry::ResourceKind;
 use serde_json::{Value, json};
-
-/// How long a pod stays on a node that is not ready or not reachable, in seconds.
-const STAY_SECONDS: u32 = 300;
 
 /// A Pod.
 pub(in crate::kinds) fn default(_: &ResourceKind, pod: &mut Value) {
@@ -17,17 +14,6 @@ pub(in crate::kinds) fn default(_: &ResourceKind, pod: &mut Value) {
             requests_from_limits(container);
         }
     }
-    if text(spec, "/serviceAccountName").is_empty() && text(spec, "/serviceAccount").is_empty() {
-        fill(spec, "serviceAccountName", "default");
-    }
-    let priority = match text(spec, "/priorityClassName") {
-        "system-cluster-critical" => 2_000_000_000_u32,
-        "system-node-critical" => 2_000_001_000,
-        _ => 0,
-    };
-    fill(spec, "priority", priority);
-    fill(spec, "preemptionPolicy", "PreemptLowerPriority");
-    default_tolerations(spec);
     pod_spec(spec);
     if let Some(status) = child(pod, "status") {
         fill(status, "phase", "Pending");
@@ -147,22 +133,6 @@ fn requests_from_limits(container: &mut Value) {
     }
 }
 
-fn default_tolerations(spec: &mut Value) {
-    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
-        let tolerated = list(spec, "/tolerations").iter().any(|toleration| {
-            let (own, effect) = (text(toleration, "/key"), text(toleration, "/effect"));
-            (own == key || own.is_empty()) && matches!(effect, "NoExecute" | "")
-        });
-        if !tolerated {
-            super::push(
-                spec,
-                "tolerations",
-                json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": STAY_SECONDS}),
-            );
-        }
-    }
-}
-
 fn volume(volume: &mut Value) {
     if volume.as_object().is_some_and(|fields| fields.iter().all(|(key, value)| key == "name" || value.is_null())) {
         put(volume, "emptyDir", Some(json!({})));
@@ -265,28 +235,10 @@ mod tests {
                 ],
                 "dnsPolicy": "ClusterFirst",
                 "enableServiceLinks": true,
-                "preemptionPolicy": "PreemptLowerPriority",
-                "priority": 0,
                 "restartPolicy": "Always",
                 "schedulerName": "default-scheduler",
                 "securityContext": {},
-                "serviceAccount": "default",
-                "serviceAccountName": "default",
                 "terminationGracePeriodSeconds": 30,
-                "tolerations": [
-                  {
-                    "effect": "NoExecute",
-                    "key": "node.kubernetes.io/not-ready",
-                    "operator": "Exists",
-                    "tolerationSeconds": 300
-                  },
-                  {
-                    "effect": "NoExecute",
-                    "key": "node.kubernetes.io/unreachable",
-                    "operator": "Exists",
-                    "tolerationSeconds": 300
-                  }
-                ],
                 "volumes": [
                   {
                     "emptyDir": {},

@@ -67,7 +67,7 @@ fn resize(new: &mut Value, old: &Value) {
 
 /// `BestEffort` without any request or limit of CPU and memory, `Guaranteed` if every container has limits for both that equal its
 /// requests, else `Burstable`.
-pub(super) fn qos_class(pod: &Value) -> &'static str {
+pub(crate) fn qos_class(pod: &Value) -> &'static str {
     let containers = list(pod, "/spec/containers").iter().chain(list(pod, "/spec/initContainers"));
     let (mut any, mut guaranteed) = (false, true);
     for container in containers {
