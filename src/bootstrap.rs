@@ -1,4 +1,4 @@
-//! The objects every cluster begins with: default roles, priority classes, and the Services and workloads of the cluster itself.
+//! The objects every cluster begins with: default roles, priority and runtime classes, and the Services and workloads of the cluster itself.
 //!
 //! Written through the API, as anybody else would; what stands there already (from an earlier run) stays.
 
@@ -47,6 +47,11 @@ pub(crate) async fn objects(api: &ApiServer, addresses: &Addresses) -> Result<()
         let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
             "value": value, "description": description});
         create(&client, "/apis/scheduling.k8s.io/v1/priorityclasses", &class).await?;
+    }
+    // The ways in which the nodes can run a pod, which is chosen by name.
+    for name in ["virtual", "standin"] {
+        let class = json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": name}, "handler": name});
+        create(&client, "/apis/node.k8s.io/v1/runtimeclasses", &class).await?;
     }
     for service in [kubernetes_service(addresses), dns_service(addresses)] {
         let namespace = service["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();

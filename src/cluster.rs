@@ -117,6 +117,9 @@ impl Default for Builder {
 /// Events are forgotten after an hour, as upstream's are.
 const EVENT_TTL: Duration = Duration::from_secs(3600);
 
+/// Quotas are counted anew this often, as upstream's are, though every write keeps them.
+const QUOTA_RESYNC: Duration = Duration::from_secs(300);
+
 /// How long the cluster's DNS may take at the start, how long each answer is waited for, and the pause after a refusal: its pod
 /// may still be waiting for a controller's next try.
 const DNS_TIMEOUT: Duration = Duration::from_secs(30);
@@ -237,6 +240,8 @@ impl Builder {
         let mut tasks = JoinSet::new();
         let expiring = api.clone();
         tasks.spawn(async move { expiring.expire_events(EVENT_TTL).await });
+        let counting = api.clone();
+        tasks.spawn(async move { counting.keep_quotas(QUOTA_RESYNC).await });
         let nodes: Vec<(String, IpAddr)> =
             (1..=self.nodes).map(|index| (format!("node-{index}"), self.addresses.node(index).into())).collect();
         let gateway_addresses = vec![self.addresses.gateway.into()];

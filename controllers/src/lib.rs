@@ -15,6 +15,7 @@ mod endpoint_slice;
 mod endpoints;
 mod event;
 mod garbage_collector;
+mod in_use_protection;
 mod job;
 mod load_balancer;
 mod meta;
@@ -93,6 +94,7 @@ pub fn start(client: kube::Client, informers: Informers, config: Config) -> Cont
     disruption_budget::start(&shared, &mut tasks);
     cluster_role_aggregation::start(&shared, &mut tasks);
     volume_binding::start(&shared, &mut tasks);
+    in_use_protection::start(&shared, &mut tasks);
     pod_collection::start(&shared, &mut tasks);
     node_lifecycle::start(&shared, &mut tasks);
     load_balancer::start(&shared, &config, &mut tasks);

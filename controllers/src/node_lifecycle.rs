@@ -153,8 +153,14 @@ fn taints(node: &Node, now: Timestamp) -> Vec<Taint> {
     match ready(node).map(|ready| ready.status.as_str()) {
         Some("False") => wanted.extend([(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")]),
         Some("Unknown") => wanted.extend([(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")]),
-        // Before a kubelet has reported nothing is known against the node.
-        _ => {}
+        Some(_) => {}
+        // Before a kubelet has reported nothing is known; the taint a node is born with stays.
+        None => {
+            let born = |taint: &Taint| taint.key == NOT_READY && taint.effect == "NoSchedule";
+            if node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).any(born) {
+                wanted.push((NOT_READY, "NoSchedule"));
+            }
+        }
     }
     let conditions = || node.status.iter().flat_map(|status| status.conditions.iter().flatten());
     for (type_, key) in PRESSURE {
@@ -263,6 +269,9 @@ mod tests {
         let other = json!([{"key": "gpu", "effect": "NoSchedule"}]);
         assert_eq!(shown(&node(Some("True"), other.clone())), ["gpu:NoSchedule"]);
         assert_eq!(shown(&node(None, other.clone())), ["gpu:NoSchedule"]);
+        let born = json!([{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}]);
+        assert_eq!(shown(&node(None, born.clone())), ["node.kubernetes.io/not-ready:NoSchedule"]);
+        assert!(shown(&node(Some("True"), born)).is_empty());
         let not_ready =
             ["gpu:NoSchedule", "node.kubernetes.io/not-ready:NoSchedule", "node.kubernetes.io/not-ready:NoExecute"];
         assert_eq!(shown(&node(Some("False"), other)), not_ready);
