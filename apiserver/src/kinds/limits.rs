@@ -1,13 +1,11 @@
-//! LimitRange and ResourceQuota.
+//! LimitRange: what it fills in, and what it must not say.
 
 use super::field::invalid;
 use super::json::{child, list, list_mut, object, text};
 use super::metadata;
 use super::quantity::{NOT_A_QUANTITY, Quantity, canonicalize, quantities};
-use super::table::{age, name};
 use crate::registry::ResourceKind;
 use crate::status::FieldError;
-use jiff::Timestamp;
 use serde_json::Value;
 
 /// Quantities in their one form; a container's default limit is the maximum, its default request the default limit, or the minimum.
@@ -31,12 +29,6 @@ pub(super) fn default_limit_range(_: &ResourceKind, range: &mut Value) {
             }
         }
     }
-}
-
-/// ResourceQuota.
-pub(super) fn default_quota(_: &ResourceKind, quota: &mut Value) {
-    canonicalize(quota, "/spec/hard");
-    child(quota, "status");
 }
 
 fn all_quantities(value: &Value, pointer: &str, field: &str, errors: &mut Vec<FieldError>) {
@@ -87,33 +79,9 @@ pub(super) fn limit_range(kind: &ResourceKind, range: &Value, old: Option<&Value
     errors
 }
 
-/// Everything wrong with a ResourceQuota.
-pub(super) fn quota(kind: &ResourceKind, quota: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let mut errors = metadata::errors(kind, quota, old);
-    all_quantities(quota, "/spec/hard", "spec.hard", &mut errors);
-    if let Some(old) = old {
-        super::field::immutable(&mut errors, quota, old, "/spec/scopes");
-    }
-    errors
-}
-
-/// NAME REQUEST LIMIT AGE.
-pub(super) fn quota_row(_: &ResourceKind, quota: &Value, now: Timestamp) -> Vec<Value> {
-    let (mut requests, mut limits) = (Vec::new(), Vec::new());
-    let mut hard = quantities(quota, "/status/hard");
-    hard.sort_by(|one, other| one.0.cmp(&other.0));
-    let used = quantities(quota, "/status/used");
-    for (resource, most) in hard {
-        let used = used.iter().find(|(name, _)| *name == resource).map_or(Quantity::ZERO, |(_, used)| *used);
-        let shown = format!("{resource}: {used}/{most}");
-        if resource.starts_with("limits") { limits.push(shown) } else { requests.push(shown) }
-    }
-    vec![name(quota), requests.join(", ").into(), limits.join(", ").into(), age(quota, now)]
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{row_of, said};
+    use super::super::tests::said;
     use serde_json::json;
 
     #[test]
@@ -128,12 +96,5 @@ mod tests {
                 "spec.limits[0].min[cpu]: Invalid value: \"2\": min value 2 is greater than default request value 1",
             ]
         );
-    }
-
-    #[test]
-    fn a_quota_is_shown_as_used_of_hard() {
-        let quota = json!({"metadata": {"name": "q", "creationTimestamp": "2026-01-01T00:00:00Z"}, "status": {
-            "hard": {"pods": "10", "limits.cpu": "4", "cpu": "2"}, "used": {"pods": "3", "cpu": "500m"}}});
-        assert_eq!(row_of("", "ResourceQuota", &quota), "q | cpu: 500m/2, pods: 3/10 | limits.cpu: 0/4 | 3h5m");
     }
 }

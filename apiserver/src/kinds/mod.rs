@@ -31,6 +31,7 @@ mod network_policy;
 mod node;
 pub(crate) mod pod;
 mod quantity;
+mod quota;
 mod rbac;
 mod rows;
 mod selector;

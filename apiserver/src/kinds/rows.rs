@@ -4,7 +4,7 @@ use super::allocation::Allocator;
 use super::table::{name_and_age, name_and_creation};
 use super::{
     autoscaling, batch, cluster_network_policy, config, endpoints, event, ingress, limits, misc, network_policy, node,
-    pod, rbac, service, volumes, warnings, workload,
+    pod, quota, rbac, service, volumes, warnings, workload,
 };
 use crate::registry::{Column, NameRule, ResourceKind};
 use std::sync::Arc;
@@ -191,9 +191,9 @@ fn core_rows(allocator: &Arc<Allocator>) -> Vec<ResourceKind> {
         core("ResourceQuota", "resourcequotas")
             .with_short_names(&["quota"])
             .with_status()
-            .with_table([text("Request"), text("Limit"), text("Age")], limits::quota_row)
-            .with_defaults(limits::default_quota)
-            .with_validation(limits::quota),
+            .with_table([text("Request"), text("Limit"), text("Age")], quota::row)
+            .with_defaults(quota::default)
+            .with_validation(quota::errors),
         core("Secret", "secrets")
             .with_selectable_fields(&["type"])
             .with_table([text("Type"), text("Data"), text("Age")], config::secret_row)

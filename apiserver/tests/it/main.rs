@@ -1,5 +1,6 @@
 //! The API server's edge: requests in, answers out, over the in-process router.
 
+mod added_kind;
 mod admission;
 mod apply;
 mod deletion;

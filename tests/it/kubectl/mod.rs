@@ -1,6 +1,7 @@
 //! kubectl as it is used every day, command by command, with what it prints: transcripts against the real program.
 
 mod access;
+mod admission;
 mod objects;
 mod pods;
 mod table;
