@@ -74,7 +74,9 @@ impl Controller for ClaimProtection {
 
     async fn reconcile(&self, session: &Session, key: &Key) -> Result<Next> {
         let Some(claim) = self.claims.get(&key.namespace, &key.name) else { return Ok(Next::OnChange) };
-        if !is_waiting(&*claim, CLAIM_FINALIZER) || self.pods.list_in(&key.namespace).iter().any(|pod| uses(pod, &claim)) {
+        if !is_waiting(&*claim, CLAIM_FINALIZER)
+            || self.pods.list_in(&key.namespace).iter().any(|pod| uses(pod, &claim))
+        {
             return Ok(Next::OnChange);
         }
         let_go(session, &*claim, CLAIM_FINALIZER).await
@@ -86,10 +88,11 @@ fn uses(pod: &Pod, claim: &PersistentVolumeClaim) -> bool {
     let key = Key::of(&claim.metadata);
     let owner = controller_of(&claim.metadata).map(|owner| owner.uid.as_str());
     // An ephemeral volume's claim is its pod's, not that of a later pod by the same name.
-    let is_its_own = owner.is_none_or(|owner| pod.metadata.uid.as_deref() == Some(owner))
-        || pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()).any(|volume| {
-            volume.persistent_volume_claim.as_ref().is_some_and(|source| source.claim_name == key.name)
-        });
+    let is_its_own =
+        owner.is_none_or(|owner| pod.metadata.uid.as_deref() == Some(owner))
+            || pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()).any(|volume| {
+                volume.persistent_volume_claim.as_ref().is_some_and(|source| source.claim_name == key.name)
+            });
     node_name(pod).is_some() && claims_of(pod).contains(&key) && is_its_own
 }
 
@@ -105,9 +108,9 @@ impl Controller for VolumeProtection {
         let Some(volume) = self.volumes.get("", &key.name) else { return Ok(Next::OnChange) };
         let reference = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
         let claim = reference.and_then(|reference| {
-            self.claims.get(reference.namespace.as_deref()?, reference.name.as_deref()?).filter(|claim| {
-                reference.uid.is_none() || reference.uid == claim.metadata.uid
-            })
+            self.claims
+                .get(reference.namespace.as_deref()?, reference.name.as_deref()?)
+                .filter(|claim| reference.uid.is_none() || reference.uid == claim.metadata.uid)
         });
         let in_use = claim.is_some_and(|claim| {
             claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref()) == Some(key.name.as_str())
@@ -131,7 +134,8 @@ mod tests {
     }
 
     fn claim(name: &str, owner: Option<&str>) -> PersistentVolumeClaim {
-        let owners = owner.map(|uid| json!([{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": uid, "controller": true}]));
+        let owners =
+            owner.map(|uid| json!([{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": uid, "controller": true}]));
         let claim = json!({"metadata": {"name": name, "namespace": "n", "ownerReferences": owners}});
         serde_json::from_value(claim).expect("a claim")
     }

@@ -41,11 +41,7 @@ impl Admission for DefaultClasses {
 }
 
 /// The class that is annotated as the default of its kind; of several the newest, of one age the first by name.
-async fn newest_default(
-    request: &AdmissionRequest<'_>,
-    prefix: &str,
-    group: &str,
-) -> Result<Option<String>, Status> {
+async fn newest_default(request: &AdmissionRequest<'_>, prefix: &str, group: &str) -> Result<Option<String>, Status> {
     let annotation = format!("{group}.kubernetes.io/is-default-class");
     let mut classes = request.objects(prefix).await?;
     classes.retain(|class| class["metadata"]["annotations"][&annotation] == "true");

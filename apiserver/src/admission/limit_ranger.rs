@@ -22,9 +22,7 @@ impl Admission for LimitRanger {
         let is_claim = request.is_about("", "persistentvolumeclaims") && request.subresource.is_empty();
         match request.operation {
             AdmissionOperation::Create => is_claim || request.creates("", "pods"),
-            AdmissionOperation::Update => {
-                is_claim || (request.is_about("", "pods") && request.subresource == "resize")
-            }
+            AdmissionOperation::Update => is_claim || (request.is_about("", "pods") && request.subresource == "resize"),
             AdmissionOperation::Delete => false,
         }
     }

@@ -63,12 +63,12 @@ impl Admission for RuntimeClasses {
         let (given, fixed) = (&pod["spec"]["overhead"], &class["overhead"]["podFixed"]);
         match (given.is_null(), fixed.is_null()) {
             (true, true) => Ok(()),
-            (false, true) => Err(request
-                .forbidden("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead")),
-            _ if given == fixed => Ok(()),
-            _ => {
-                Err(request.forbidden("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"))
+            (false, true) => {
+                Err(request
+                    .forbidden("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"))
             }
+            _ if given == fixed => Ok(()),
+            _ => Err(request.forbidden("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead")),
         }
     }
 }

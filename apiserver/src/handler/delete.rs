@@ -133,7 +133,8 @@ impl Call {
             let current = self.server.read(&self.kind, self.namespace(), name).await?;
             let current = current.ok_or_else(|| Status::not_found(&self.kind.group, &self.kind.plural, name))?;
             self.preconditions(name, &current.object, options)?;
-            let admission = self.admission(AdmissionOperation::Delete, name, "", Some(&current.object), options.dry_run);
+            let admission =
+                self.admission(AdmissionOperation::Delete, name, "", Some(&current.object), options.dry_run);
             admission.validate(&Value::Null).await?;
             let done = match self.mark(&current, options) {
                 Mark::Remove => {

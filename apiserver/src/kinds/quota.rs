@@ -37,8 +37,7 @@ const AMOUNTS: [&str; 10] = [
     "requests.storage",
 ];
 /// What quotas that are about some pods only can limit.
-const OF_PODS: [&str; 7] =
-    ["cpu", "limits.cpu", "limits.memory", "memory", "pods", "requests.cpu", "requests.memory"];
+const OF_PODS: [&str; 7] = ["cpu", "limits.cpu", "limits.memory", "memory", "pods", "requests.cpu", "requests.memory"];
 const SCOPES: [&str; 7] = [
     "BestEffort",
     "CrossNamespacePodAffinity",
@@ -140,7 +139,10 @@ fn selector(quota: &Value, errors: &mut Vec<FieldError>) {
             let selector = quota.pointer("/spec/scopeSelector").unwrap_or(&Value::Null);
             errors.push(FieldError::invalid(field, selector, UNSUPPORTED_FOR_RESOURCE));
         }
-        if SCOPES.contains(&scope) && !matches!(scope, "PriorityClass" | "VolumeAttributesClass") && operator != "Exists" {
+        if SCOPES.contains(&scope)
+            && !matches!(scope, "PriorityClass" | "VolumeAttributesClass")
+            && operator != "Exists"
+        {
             let detail = "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, \
                 ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or \
                 ResourceQuotaScopeCrossNamespacePodAffinity";
@@ -244,16 +246,25 @@ mod tests {
         assert_eq!(with(json!({"scopeName": "PriorityClass", "operator": "In", "values": ["high"]})), "");
         assert_eq!(
             with(json!({"scopeName": "PriorityClass", "operator": "NotIn"})),
-            format!("{field}.values: Required value: must be at least one value when `operator` is 'In' or 'NotIn' for scope selector")
+            format!(
+                "{field}.values: Required value: must be at least one value when `operator` is 'In' or 'NotIn' for scope selector"
+            )
         );
         assert_eq!(
             with(json!({"scopeName": "PriorityClass", "operator": "Exists", "values": ["a"]})),
-            format!("{field}.values: Invalid value: [\"a\"]: must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector")
+            format!(
+                "{field}.values: Invalid value: [\"a\"]: must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector"
+            )
         );
-        assert!(with(json!({"scopeName": "Terminating", "operator": "DoesNotExist"})).contains("must be 'Exist' when scope is any of"));
+        assert!(
+            with(json!({"scopeName": "Terminating", "operator": "DoesNotExist"}))
+                .contains("must be 'Exist' when scope is any of")
+        );
         assert_eq!(
             with(json!({"scopeName": "Odd", "operator": "Like"})),
-            format!("{field}.scopeName: Invalid value: \"Odd\": unsupported scope\n{field}.operator: Invalid value: \"Like\": not a valid selector operator")
+            format!(
+                "{field}.scopeName: Invalid value: \"Odd\": unsupported scope\n{field}.operator: Invalid value: \"Like\": not a valid selector operator"
+            )
         );
     }
 }

@@ -18,8 +18,12 @@ async fn server() -> Server {
     let mut server = with(Config { admission: admission::standard(), ..config() }).await;
     let rbac = Rbac::start(server.api.store().clone(), |bytes| serde_json::from_slice(bytes).ok()).await;
     let signer = Arc::new(TokenSigner::generate().expect("a key"));
-    let tokens =
-        Arc::new(TokenAuthenticator::new(server.api.store().clone(), signer.clone(), String::new(), jiff::Timestamp::now));
+    let tokens = Arc::new(TokenAuthenticator::new(
+        server.api.store().clone(),
+        signer.clone(),
+        String::new(),
+        jiff::Timestamp::now,
+    ));
     apiserver::install_defaults(&server.api, &rbac, &tokens, &signer);
     server.router = server.api.router_as(apiserver::authn::UserInfo::admin());
     let schema = json!({"type": "object", "properties": {
@@ -50,7 +54,8 @@ async fn it_is_discovered_and_documented() {
     let group = groups["groups"].as_array().expect("groups").iter().find(|group| group["name"] == "example.dev");
     assert_eq!(group.expect("the group")["preferredVersion"]["groupVersion"], "example.dev/v1");
     let resources = server.get(GROUP).await.ok()["resources"].clone();
-    let names: Vec<&str> = resources.as_array().expect("resources").iter().filter_map(|one| one["name"].as_str()).collect();
+    let names: Vec<&str> =
+        resources.as_array().expect("resources").iter().filter_map(|one| one["name"].as_str()).collect();
     assert_eq!(names, ["widgets", "widgets/status"]);
     assert_eq!(resources[0]["shortNames"], json!(["wd"]));
     let aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
@@ -69,7 +74,8 @@ async fn it_is_written_patched_applied_and_shown_as_a_table() {
     let created = server.post(WIDGETS, widget("a", json!({"size": 1}))).await.created();
     assert_eq!(created["spec"], json!({"size": 1, "colour": "red"}));
     let path = format!("{WIDGETS}/a");
-    let patched = server.patch(&path, "merge-patch+json", json!({"spec": {"size": 2}, "status": {"ready": true}})).await.ok();
+    let patched =
+        server.patch(&path, "merge-patch+json", json!({"spec": {"size": 2}, "status": {"ready": true}})).await.ok();
     assert_eq!((&patched["metadata"]["generation"], patched.get("status")), (&json!(2), None));
     let op = json!([{"op": "replace", "path": "/spec/size", "value": "big"}]);
     server.patch(&path, "json-patch+json", op).await.expect(400);

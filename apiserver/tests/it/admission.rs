@@ -105,7 +105,8 @@ async fn a_limit_range_is_applied_to_pods_that_can_be_read_and_no_others() {
 #[tokio::test(start_paused = true)]
 async fn names_that_are_made_up_are_not_known_to_who_changes_but_to_who_judges() {
     let server = server().await;
-    let status = server.post(PODS, json!({"metadata": {"generateName": "a-"}, "spec": pod("")["spec"]})).await.expect(403);
+    let status =
+        server.post(PODS, json!({"metadata": {"generateName": "a-"}, "spec": pod("")["spec"]})).await.expect(403);
     assert_eq!(
         status["message"],
         "pods \"a-\" is forbidden: error looking up service account default/default: serviceaccount \"default\" not found"
@@ -180,7 +181,9 @@ async fn a_runtime_class_must_exist_and_gives_overhead_and_a_place() {
     }
     let spec = server.post(PODS, with(json!({"runtimeClassName": "heavy"}))).await.created()["spec"].clone();
     assert_eq!((&spec["overhead"], &spec["nodeSelector"]), (&json!({"cpu": "250m"}), &json!({"kind": "big"})));
-    assert!(spec["tolerations"].as_array().is_some_and(|all| all.contains(&json!({"key": "big", "operator": "Exists"}))));
+    assert!(
+        spec["tolerations"].as_array().is_some_and(|all| all.contains(&json!({"key": "big", "operator": "Exists"})))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -267,7 +270,9 @@ async fn a_namespace_enforces_a_level_on_pods_and_warns_of_templates() {
     let answer = server.post("/apis/apps/v1/namespaces/default/deployments", deployment).await;
     assert_eq!(
         warnings(&answer),
-        ["\"would violate PodSecurity 'baseline:latest': privileged (container 'c' must not set securityContext.privileged=true)\""]
+        [
+            "\"would violate PodSecurity 'baseline:latest': privileged (container 'c' must not set securityContext.privileged=true)\""
+        ]
     );
     answer.created();
     // What was there before may be changed where the standards do not look.
@@ -282,14 +287,17 @@ async fn a_namespace_enforces_a_level_on_pods_and_warns_of_templates() {
     assert_eq!(warnings(&answer), Vec::<String>::new());
     let answer = server.post(PODS, pod("plain")).await;
     assert_eq!(warnings(&answer).len(), 1);
-    assert!(warnings(&answer)[0].starts_with("\"would violate PodSecurity 'restricted:latest': allowPrivilegeEscalation"));
+    assert!(
+        warnings(&answer)[0].starts_with("\"would violate PodSecurity 'restricted:latest': allowPrivilegeEscalation")
+    );
     answer.created();
 }
 
 #[tokio::test(start_paused = true)]
 async fn labels_of_pod_security_must_make_sense_when_they_are_written() {
     let server = server().await;
-    let namespace = |value: &str| json!({"metadata": {"name": "n", "labels": {"pod-security.kubernetes.io/enforce": value}}});
+    let namespace =
+        |value: &str| json!({"metadata": {"name": "n", "labels": {"pod-security.kubernetes.io/enforce": value}}});
     let refused = server.post("/api/v1/namespaces", namespace("strict")).await.expect(422);
     assert_eq!(
         refused["message"],
@@ -299,5 +307,8 @@ async fn labels_of_pod_security_must_make_sense_when_they_are_written() {
     server.post("/api/v1/namespaces", namespace("baseline")).await.created();
     let label = json!({"metadata": {"labels": {"pod-security.kubernetes.io/warn-version": "1.30"}}});
     let refused = server.patch("/api/v1/namespaces/n", "merge-patch+json", label).await.expect(422);
-    assert!(refused["message"].as_str().is_some_and(|text| text.ends_with("must be \"latest\" or \"v1.x\"")), "{refused}");
+    assert!(
+        refused["message"].as_str().is_some_and(|text| text.ends_with("must be \"latest\" or \"v1.x\"")),
+        "{refused}"
+    );
 }

@@ -79,10 +79,7 @@ async fn a_pod_has_to_say_what_is_limited_and_an_exceeded_quota_names_everything
     let server = server().await;
     quota(&server, "compute", json!({"hard": {"requests.cpu": "1", "limits.memory": "1Gi"}})).await;
     let refused = server.post(PODS, pod("a", json!({"requests": {"cpu": "1"}}))).await.expect(403);
-    assert_eq!(
-        refused["message"],
-        "pods \"a\" is forbidden: failed quota: compute: must specify limits.memory for: c"
-    );
+    assert_eq!(refused["message"], "pods \"a\" is forbidden: failed quota: compute: must specify limits.memory for: c");
     let greedy = json!({"requests": {"cpu": "1500m"}, "limits": {"cpu": "2", "memory": "2Gi"}});
     let refused = server.post(PODS, pod("a", greedy)).await.expect(403);
     assert_eq!(
@@ -110,8 +107,7 @@ async fn an_update_is_charged_by_the_difference() {
     let server = server().await;
     quota(&server, "q", json!({"hard": {"services.nodeports": "2", "requests.storage": "5Gi"}})).await;
     let service = |kind: &str, ports: &[u16]| {
-        let ports: Vec<Value> =
-            ports.iter().map(|port| json!({"name": format!("p{port}"), "port": port})).collect();
+        let ports: Vec<Value> = ports.iter().map(|port| json!({"name": format!("p{port}"), "port": port})).collect();
         json!({"metadata": {"name": "s"}, "spec": {"type": kind, "ports": ports}})
     };
     server.post(SERVICES, service("ClusterIP", &[1])).await.created();
@@ -151,7 +147,10 @@ async fn scopes_let_a_quota_count_some_pods_only() {
         refused["message"],
         "pods \"d\" is forbidden: exceeded quota: high, requested: pods=1, used: pods=0, limited: pods=0"
     );
-    assert_eq!((used(&server, "best-effort").await, used(&server, "high").await), (json!({"pods": "1"}), json!({"pods": "0"})));
+    assert_eq!(
+        (used(&server, "best-effort").await, used(&server, "high").await),
+        (json!({"pods": "1"}), json!({"pods": "0"}))
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -63,7 +63,10 @@ async fn a_quota_is_shown_kept_and_freed() {
         .await;
     let refused = "kubectl get events --field-selector reason=FailedCreate -o custom-columns=M:.message --no-headers";
     let event = until_printed(&bench, refused).await;
-    assert!(event.contains("is forbidden: exceeded quota: q, requested: pods=1, used: pods=2, limited: pods=2"), "{event}");
+    assert!(
+        event.contains("is forbidden: exceeded quota: q, requested: pods=1, used: pods=2, limited: pods=2"),
+        "{event}"
+    );
     assert!(event.starts_with("Error creating: pods \"web-"), "{event}");
     bench
         .transcript(
@@ -151,7 +154,10 @@ async fn pod_security_warns_refuses_and_lets_hardened_pods_run() {
         .await;
     let refused = "kubectl get events --field-selector reason=FailedCreate -o custom-columns=M:.message --no-headers";
     let event = until_printed(&bench, refused).await;
-    assert!(event.contains("is forbidden: violates PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false"), "{event}");
+    assert!(
+        event.contains("is forbidden: violates PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false"),
+        "{event}"
+    );
     bench.stop().await;
 }
 

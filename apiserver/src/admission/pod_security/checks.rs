@@ -191,8 +191,19 @@ fn app_armor(pod: Pod<'_>, _: u32) -> Option<Violation> {
 
 fn capabilities(pod: Pod<'_>, _: u32) -> Option<Violation> {
     const ALLOWED: [&str; 13] = [
-        "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP",
-        "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
+        "AUDIT_WRITE",
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FOWNER",
+        "FSETID",
+        "KILL",
+        "MKNOD",
+        "NET_BIND_SERVICE",
+        "SETFCAP",
+        "SETGID",
+        "SETPCAP",
+        "SETUID",
+        "SYS_CHROOT",
     ];
     fn added(container: &Value) -> Vec<&str> {
         beyond(&container["securityContext"]["capabilities"]["add"], &ALLOWED)
@@ -243,7 +254,8 @@ fn host_probes(pod: Pod<'_>, _: u32) -> Option<Violation> {
         ["/livenessProbe", "/readinessProbe", "/startupProbe", "/lifecycle/postStart", "/lifecycle/preStop"];
     let hosts = |container: &Value| -> Vec<String> {
         let handlers = HANDLERS.iter().filter_map(|pointer| container.pointer(pointer));
-        let hosts = handlers.flat_map(|handler| ["httpGet", "tcpSocket"].map(|action| handler[action]["host"].as_str()));
+        let hosts =
+            handlers.flat_map(|handler| ["httpGet", "tcpSocket"].map(|action| handler[action]["host"].as_str()));
         hosts.flatten().filter(|host| !host.is_empty()).map(str::to_owned).collect()
     };
     let bad: BTreeSet<&str> = pod.named(|container| !hosts(container).is_empty()).into_iter().collect();
@@ -301,10 +313,7 @@ fn selinux(pod: Pod<'_>, minor: u32) -> Option<Violation> {
             data.push(format!("{field} may not be set"));
         }
     }
-    Violation::new(
-        "seLinuxOptions",
-        format!("{who} set forbidden securityContext.seLinuxOptions: {}", data.join("; ")),
-    )
+    Violation::new("seLinuxOptions", format!("{who} set forbidden securityContext.seLinuxOptions: {}", data.join("; ")))
 }
 
 /// A seccomp profile that takes the pod's system calls out of hand.

@@ -176,7 +176,8 @@ async fn of_namespace(request: &AdmissionRequest<'_>, namespace: &Value) -> Resu
     }
     if !found.is_empty() {
         let name = request.name;
-        request.warn(format!("existing pods in namespace {name:?} violate the new PodSecurity enforce level \"{now}\""));
+        request
+            .warn(format!("existing pods in namespace {name:?} violate the new PodSecurity enforce level \"{now}\""));
     }
     let mut lines: Vec<String> = found
         .into_iter()

@@ -159,7 +159,9 @@ mod tests {
             "baseline:v1.24 privileged:latest baseline:v1.24"
         );
         assert_eq!(
-            said(json!({format!("{p}/enforce"): "restricted", format!("{p}/warn"): "baseline", format!("{p}/audit"): "baseline"})),
+            said(
+                json!({format!("{p}/enforce"): "restricted", format!("{p}/warn"): "baseline", format!("{p}/audit"): "baseline"})
+            ),
             "restricted:latest baseline:latest baseline:latest"
         );
     }
@@ -168,13 +170,16 @@ mod tests {
     fn labels_that_cannot_be_read_enforce_the_strictest_and_warn_of_nothing() {
         let p = "pod-security.kubernetes.io";
         assert_eq!(
-            said(json!({format!("{p}/enforce"): "Baseline", format!("{p}/warn"): "all", format!("{p}/audit-version"): "v1.024"})),
+            said(
+                json!({format!("{p}/enforce"): "Baseline", format!("{p}/warn"): "all", format!("{p}/audit-version"): "v1.024"})
+            ),
             "restricted:latest privileged:latest privileged:latest\n\
              metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: \"Baseline\": must be one of privileged, baseline, restricted\n\
              metadata.labels[pod-security.kubernetes.io/audit-version]: Invalid value: \"v1.024\": must be \"latest\" or \"v1.x\"\n\
              metadata.labels[pod-security.kubernetes.io/warn]: Invalid value: \"all\": must be one of privileged, baseline, restricted"
         );
-        for (text, version) in [("v1.0", Some(0)), ("v1.36", Some(36)), ("v2.0", None), ("1.20", None), ("v1.+3", None)] {
+        for (text, version) in [("v1.0", Some(0)), ("v1.36", Some(36)), ("v2.0", None), ("1.20", None), ("v1.+3", None)]
+        {
             assert_eq!(Version::parse(text).map(Version::minor), version, "{text}");
         }
     }

@@ -53,12 +53,21 @@ pub(super) fn proc_mount(pod: Pod<'_>, _: u32) -> Option<Violation> {
 
 pub(super) fn volumes(pod: Pod<'_>, _: u32) -> Option<Violation> {
     const ALLOWED: [&str; 9] = [
-        "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "projected", "secret",
+        "configMap",
+        "csi",
+        "downwardAPI",
+        "emptyDir",
+        "ephemeral",
+        "image",
+        "persistentVolumeClaim",
+        "projected",
+        "secret",
     ];
     let (mut names, mut kinds) = (Vec::new(), BTreeSet::new());
     for volume in pod.spec["volumes"].as_array().into_iter().flatten() {
         let sources = volume.as_object().into_iter().flatten();
-        let mut sources = sources.filter(|(key, value)| *key != "name" && !value.is_null()).map(|(key, _)| key.as_str());
+        let mut sources =
+            sources.filter(|(key, value)| *key != "name" && !value.is_null()).map(|(key, _)| key.as_str());
         let source = sources.next().unwrap_or("unknown");
         if !ALLOWED.contains(&source) {
             names.push(name(volume));

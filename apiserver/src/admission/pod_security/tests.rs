@@ -55,7 +55,10 @@ fn cases() -> Vec<(&'static str, Value, Value, &'static str)> {
         ),
         (
             "appArmorProfile",
-            with(&[("metadata|annotations", json!({"container.apparmor.security.beta.kubernetes.io/a": "localhost/x"}))]),
+            with(&[(
+                "metadata|annotations",
+                json!({"container.apparmor.security.beta.kubernetes.io/a": "localhost/x"}),
+            )]),
             context("appArmorProfile", json!({"type": "Unconfined"})),
             r#"forbidden AppArmor profile (container "a" must not set AppArmor profile type to "Unconfined")"#,
         ),
@@ -74,7 +77,10 @@ fn cases() -> Vec<(&'static str, Value, Value, &'static str)> {
         (
             "hostPathVolumes",
             of_pod("volumes", json!([{"name": "v", "emptyDir": {}}])),
-            of_pod("volumes", json!([{"name": "v", "hostPath": {"path": "/"}}, {"name": "w", "hostPath": {"path": "/"}}])),
+            of_pod(
+                "volumes",
+                json!([{"name": "v", "hostPath": {"path": "/"}}, {"name": "w", "hostPath": {"path": "/"}}]),
+            ),
             r#"hostPath volumes (volumes "v", "w")"#,
         ),
         (
@@ -154,20 +160,29 @@ fn cases() -> Vec<(&'static str, Value, Value, &'static str)> {
         ),
         (
             "restrictedVolumes",
-            of_pod("volumes", json!([{"name": "v", "image": {}}, {"name": "w", "csi": {}}, {"name": "x", "projected": {}}])),
+            of_pod(
+                "volumes",
+                json!([{"name": "v", "image": {}}, {"name": "w", "csi": {}}, {"name": "x", "projected": {}}]),
+            ),
             of_pod("volumes", json!([{"name": "v", "nfs": {}}, {"name": "w", "gitRepo": {}}])),
             r#"restricted volume types (volumes "v", "w" use restricted volume types "gitRepo", "nfs")"#,
         ),
         (
             "runAsNonRoot",
-            with(&[("spec|securityContext|runAsNonRoot", Value::Null), (&format!("{CONTEXT}|runAsNonRoot"), json!(true))]),
+            with(&[
+                ("spec|securityContext|runAsNonRoot", Value::Null),
+                (&format!("{CONTEXT}|runAsNonRoot"), json!(true)),
+            ]),
             of_pod("securityContext|runAsNonRoot", Value::Null),
             r#"runAsNonRoot != true (pod or container "a" must set securityContext.runAsNonRoot=true)"#,
         ),
         (
             "runAsNonRoot",
             with(&[("spec|hostUsers", json!(false)), ("spec|securityContext|runAsNonRoot", json!(false))]),
-            with(&[("spec|securityContext|runAsNonRoot", json!(false)), (&format!("{CONTEXT}|runAsNonRoot"), json!(false))]),
+            with(&[
+                ("spec|securityContext|runAsNonRoot", json!(false)),
+                (&format!("{CONTEXT}|runAsNonRoot"), json!(false)),
+            ]),
             r#"runAsNonRoot != true (pod and container "a" must not set securityContext.runAsNonRoot=false)"#,
         ),
         (
@@ -200,9 +215,8 @@ fn each_check_lets_good_pods_pass_and_says_what_is_wrong_with_bad_ones() {
             let before = Version::Minor(check.since - 1);
             let older = told(&bad, check.level, before);
             let pod = Pod { metadata: &bad["metadata"], spec: &bad["spec"] };
-            let by_another = CHECKS.iter().any(|other| {
-                other.level < check.level && (other.find)(pod, check.since - 1).is_some()
-            });
+            let by_another =
+                CHECKS.iter().any(|other| other.level < check.level && (other.find)(pod, check.since - 1).is_some());
             assert!(by_another || older.is_empty(), "{id} begins with v1.{}: {older:?}", check.since);
         }
         // What baseline forbids, restricted forbids too, by this check or a stricter one.
@@ -236,7 +250,8 @@ fn a_version_has_the_checks_of_its_day() {
     let engine = with(&[("spec|securityContext|seLinuxOptions", json!({"type": "container_engine_t"}))]);
     assert_eq!(version(&engine, Level::Baseline, 31), none);
     assert_eq!(version(&engine, Level::Baseline, 30).len(), 1);
-    let annotated = with(&[("metadata|annotations", json!({"seccomp.security.alpha.kubernetes.io/pod": "unconfined"}))]);
+    let annotated =
+        with(&[("metadata|annotations", json!({"seccomp.security.alpha.kubernetes.io/pod": "unconfined"}))]);
     assert_eq!(version(&annotated, Level::Baseline, 19), none);
     assert_eq!(
         version(&annotated, Level::Restricted, 18),

@@ -12,9 +12,9 @@
 
 mod recount;
 mod scopes;
-mod usage;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use super::pod_amounts::{Resources, quantities};
 use super::{Admission, AdmissionOperation, AdmissionRequest, Settlement};
@@ -162,7 +162,8 @@ fn charge(
         return Ok(None);
     }
     let counts = |object: &&Value| scopes::matches(&quota["spec"], resource, object);
-    let weight = |object: Option<&Value>| object.filter(counts).map(|object| usage::of(resource, object)).unwrap_or_default();
+    let weight =
+        |object: Option<&Value>| object.filter(counts).map(|object| usage::of(resource, object)).unwrap_or_default();
     let name = quota["metadata"]["name"].as_str().unwrap_or_default();
     let checked = is_checked(request, resource);
     if let Some(new) = new.filter(|new| checked && resource == PODS && counts(new)) {
@@ -195,9 +196,8 @@ fn charge(
     }
     let [requested, so_far, most] = exceeded.map(|texts| texts.join(","));
     if !requested.is_empty() {
-        return Err(request.forbidden(&format!(
-            "exceeded quota: {name}, requested: {requested}, used: {so_far}, limited: {most}"
-        )));
+        return Err(request
+            .forbidden(&format!("exceeded quota: {name}, requested: {requested}, used: {so_far}, limited: {most}")));
     }
     if changed.is_empty() {
         return Ok(None);

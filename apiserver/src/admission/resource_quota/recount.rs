@@ -17,12 +17,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 /// Sets the status of the quota `name` to what it limits and what there is of that, itself counted.
-pub(super) async fn fill_in(
-    store: &dyn Store,
-    namespace: &str,
-    name: &str,
-    quota: &mut Value,
-) -> Result<(), Status> {
+pub(super) async fn fill_in(store: &dyn Store, namespace: &str, name: &str, quota: &mut Value) -> Result<(), Status> {
     let used = used(store, namespace, quota, store.revision(), Some(name)).await?;
     quota["status"] = status(quota, &used);
     Ok(())

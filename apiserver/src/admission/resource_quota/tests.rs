@@ -18,7 +18,9 @@ fn shown(name: &str, object: Value) -> String {
 
 #[test]
 fn an_object_counts_under_its_name_and_the_old_one() {
-    for (name, counts) in [("deployments.apps", "count/deployments.apps"), ("widgets.example.com", "count/widgets.example.com")] {
+    for (name, counts) in
+        [("deployments.apps", "count/deployments.apps"), ("widgets.example.com", "count/widgets.example.com")]
+    {
         let usage = of(resource(name), &Value::Null);
         assert_eq!(usage.keys().map(String::as_str).collect::<Vec<_>>(), [counts]);
     }
@@ -105,7 +107,10 @@ fn where_cpu_or_memory_is_limited_every_container_has_to_say_how_much() {
     let pod = json!({"spec": {
         "initContainers": [{"name": "b"}],
         "containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}, {"name": "a"}]}});
-    assert_eq!(unsaid(&pod, &["pods", "requests.cpu", "limits.memory"]), "limits.memory for: a,b,c; requests.cpu for: a,b");
+    assert_eq!(
+        unsaid(&pod, &["pods", "requests.cpu", "limits.memory"]),
+        "limits.memory for: a,b,c; requests.cpu for: a,b"
+    );
     assert_eq!(unsaid(&pod, &["pods", "ephemeral-storage"]), "");
     let whole = json!({"spec": {"resources": {"limits": {"cpu": "1"}}, "containers": [{"name": "c"}]}});
     assert_eq!(unsaid(&whole, &["requests.cpu", "limits.memory"]), "");
@@ -124,13 +129,13 @@ fn scopes_choose_the_pods_a_quota_is_about() {
     let burstable = with(json!({"containers": [{"resources": {"requests": {"cpu": "1"}}}]}));
     let ending = with(json!({"activeDeadlineSeconds": 5}));
     let high = with(json!({"priorityClassName": "high"}));
-    let term = |field: &str| json!({"affinity": {"podAntiAffinity": {
-        "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "podAffinityTerm": {field: ["x"]}}]}}});
+    let term = |field: &str| {
+        json!({"affinity": {"podAntiAffinity": {
+        "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "podAffinityTerm": {field: ["x"]}}]}}})
+    };
     let (away, home) = (with(term("namespaces")), with(term("matchLabelKeys")));
     let scoped = |scope: &str| json!({"scopes": [scope]});
-    let select = |scope: &str, operator: &str, values: Value| {
-        json!({"scopeSelector": {"matchExpressions": [{"scopeName": scope, "operator": operator, "values": values}]}})
-    };
+    let select = |scope: &str, operator: &str, values: Value| json!({"scopeSelector": {"matchExpressions": [{"scopeName": scope, "operator": operator, "values": values}]}});
     for (spec, yes, no) in [
         (scoped("BestEffort"), &plain, &burstable),
         (scoped("NotBestEffort"), &burstable, &plain),

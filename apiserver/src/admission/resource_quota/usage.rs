@@ -29,7 +29,11 @@ const CLAIMS: Resource<'static> = Resource { group: "", plural: "persistentvolum
 impl Resource<'_> {
     /// `count/deployments.apps`.
     fn count_name(&self) -> String {
-        if self.group.is_empty() { format!("count/{}", self.plural) } else { format!("count/{}.{}", self.plural, self.group) }
+        if self.group.is_empty() {
+            format!("count/{}", self.plural)
+        } else {
+            format!("count/{}.{}", self.plural, self.group)
+        }
     }
 
     /// Where its objects of a namespace stand in the store.
@@ -156,8 +160,7 @@ fn names_of(amounts: &Amounts) -> Resources {
 ///
 /// As upstream, only CPU and memory are asked for, and nothing of a pod that says amounts as a whole (KEP-2837).
 pub(super) fn unsaid(pod: &Value, limited: &[&str]) -> String {
-    const ASKED_FOR: [&str; 6] =
-        ["cpu", "limits.cpu", "limits.memory", "memory", "requests.cpu", "requests.memory"];
+    const ASKED_FOR: [&str; 6] = ["cpu", "limits.cpu", "limits.memory", "memory", "requests.cpu", "requests.memory"];
     let of_whole = Amounts::of(&pod["spec"]);
     if !of_whole.requests.is_empty() || !of_whole.limits.is_empty() {
         return String::new();
