@@ -6,6 +6,8 @@
 use crate::registry::{Registry, ResourceKind, Subresource};
 use axum::body::Body;
 use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
@@ -143,6 +145,9 @@ fn resource_list(registry: &Registry, group: &str, version: &str) -> Option<Valu
         if !kind.categories.is_empty() {
             entry["categories"] = json!(kind.categories);
         }
+        if let Some(hash) = storage_version_hash(registry, kind) {
+            entry["storageVersionHash"] = hash.into();
+        }
         list.push(entry);
         for subresource in sorted(&kind.subresources) {
             let mut entry = json!({"name": format!("{}/{}", kind.plural, subresource.name), "singularName": "",
@@ -154,9 +159,27 @@ fn resource_list(registry: &Registry, group: &str, version: &str) -> Option<Valu
             list.push(entry);
         }
     }
-    let document =
-        json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list});
+    let mut document = json!({"kind": "APIResourceList", "groupVersion": group_version, "resources": list});
+    if !group.is_empty() {
+        // Upstream's core list is older than this field.
+        document["apiVersion"] = "v1".into();
+    }
     (!rows.is_empty()).then_some(document)
+}
+
+/// By which clients tell that objects are stored in another version than before; `None` if nothing is stored.
+fn storage_version_hash(registry: &Registry, kind: &ResourceKind) -> Option<String> {
+    if !kind.verbs.iter().any(|verb| verb == "watch") {
+        return None;
+    }
+    let stored = match &kind.view_of {
+        None => kind,
+        Some(view) => {
+            registry.iter().find(|row| row.view_of.is_none() && row.group == view.group && row.plural == view.plural)?
+        }
+    };
+    let digest = Sha256::digest(format!("{}/{}/{}", stored.group, stored.version, stored.kind));
+    Some(STANDARD.encode(&digest[..8]))
 }
 
 fn aggregated(registry: &Registry, named: bool) -> Value {

@@ -1,12 +1,12 @@
 //! Health: every check by its name, what is left out, and what a stopping server says.
 
-use crate::proxies::unconnected;
+use crate::support::complete;
 use crate::support::Server;
 use serde_json::json;
 
 /// A server that has all that comes with one, but for the priority classes.
 async fn whole() -> Server {
-    let mut server = unconnected().await;
+    let mut server = complete().await;
     server.router = server.api.router_as(apiserver::authn::UserInfo::admin());
     server.post("/api/v1/namespaces", json!({"metadata": {"name": "kube-system"}})).await.created();
     let role = json!({"metadata": {"name": "cluster-admin"}});

@@ -15,5 +15,6 @@ mod proxies;
 mod quota;
 mod races;
 mod support;
+mod upstream;
 mod watches;
 mod writes;

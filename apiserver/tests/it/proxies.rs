@@ -1,11 +1,8 @@
 //! The proxies of services, pods and nodes, to pods which are HTTP servers in memory.
 
-use crate::support::{Server, server};
-use apiserver::authentication::TokenAuthenticator;
+use crate::support::{Server, complete};
 use apiserver::pod_streams::{ContainerRef, Duplex, ExecStreams, LogOptions, PodStreams};
-use apiserver::rbac::Rbac;
 use apiserver::status::Status;
-use apiserver::tokens::TokenSigner;
 use async_trait::async_trait;
 use axum::body::Body;
 use axum::response::Response;
@@ -81,20 +78,9 @@ async fn echo(address: SocketAddr, mut request: Request<Incoming>) -> Result<Res
     Ok(response.body(Body::from(told.to_string())).expect("a response"))
 }
 
-/// A complete server without nodes.
-pub(crate) async fn unconnected() -> Server {
-    let server = server().await;
-    let (store, now) = (server.api.store().clone(), server.api.now());
-    let rbac = Rbac::start(store.clone(), |bytes| serde_json::from_slice(bytes).ok()).await;
-    let signer = Arc::new(TokenSigner::generate().expect("a key"));
-    let tokens = Arc::new(TokenAuthenticator::new(store, signer.clone(), "admin".to_owned(), move || now));
-    apiserver::install_defaults(&server.api, &rbac, &tokens, &signer);
-    server
-}
-
 /// A service `web` with ports `http` and `dead`, one ready endpoint and one that is not.
 async fn cluster() -> Server {
-    let server = unconnected().await;
+    let server = complete().await;
     server.api.set_pod_streams(Arc::new(Echoes));
     let ports = json!([{"name": "http", "port": 80, "targetPort": 8080}, {"name": "dead", "port": 81}]);
     let service = json!({"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"}, "ports": ports}});
@@ -218,6 +204,6 @@ async fn an_upgraded_connection_leads_to_the_pod() {
 
 #[tokio::test(start_paused = true)]
 async fn without_nodes_there_is_nothing_to_pass_requests_to() {
-    let server = unconnected().await;
+    let server = complete().await;
     server.get(&format!("{PODS}/web/proxy/")).await.expect(500);
 }

@@ -1,7 +1,10 @@
 //! One server over a store in memory, and short ways to ask it.
 
+use apiserver::authentication::TokenAuthenticator;
 use apiserver::authn::UserInfo;
 use apiserver::kinds::{Networking, registry};
+use apiserver::rbac::Rbac;
+use apiserver::tokens::TokenSigner;
 use apiserver::{ApiServer, Config};
 use axum::Router;
 use axum::body::Body;
@@ -39,6 +42,18 @@ pub(crate) async fn with(config: Config) -> Server {
     let server = Server { api, router };
     server.post("/api/v1/namespaces", json!({"metadata": {"name": "default"}})).await.created();
     server
+}
+
+/// A server with everything that is served beside stored objects, but without nodes.
+pub(crate) async fn complete() -> Server {
+    let Server { api, .. } = server().await;
+    let (store, now) = (api.store().clone(), api.now());
+    let rbac = Rbac::start(store.clone(), |bytes| serde_json::from_slice(bytes).ok()).await;
+    let signer = Arc::new(TokenSigner::generate().expect("a key"));
+    let tokens = Arc::new(TokenAuthenticator::new(store, signer.clone(), "admin".to_owned(), move || now));
+    apiserver::install_defaults(&api, &rbac, &tokens, &signer);
+    let router = api.router_as(UserInfo::admin());
+    Server { api, router }
 }
 
 pub(crate) const CONFIGMAPS: &str = "/api/v1/namespaces/default/configmaps";
