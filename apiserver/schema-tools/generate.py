@@ -93,7 +93,7 @@ def main():
             head.append("a")
         print(" ".join(head))
         for field in sorted(message["fields"] or [], key=lambda field: field["json"]):
-            tag = str(field["tag"]) if not field.get("outer") else f"{field['outer']}.{field['tag']}"
+            tag = ".".join(map(str, field.get("outer", []) + [field["tag"]]))
             print(" ".join([field["json"], notation(field["type"]), tag] + attributes(name, field, properties, required)))
         missing = set(properties) - {field["json"] for field in message["fields"] or []}
         if missing:

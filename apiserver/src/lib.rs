@@ -43,6 +43,7 @@ mod streams;
 mod table;
 mod token_request;
 
+pub use jiff::Timestamp;
 pub use routes::{VERSION, install_defaults};
 
 use admission::Admission;
@@ -149,7 +150,8 @@ impl ApiServer {
     /// The service. Every request passes authentication, then authorization, then the handler.
     pub fn router(&self) -> Router {
         let routes = self.inner.routes.lock().clone();
-        let router = routes.route("/metrics", axum::routing::get(metrics::serve)).fallback(handler::handle);
+        let routes = routes.route("/metrics", axum::routing::get(metrics::serve));
+        let router = routes.method_not_allowed_fallback(handler::refuse_method).fallback(handler::handle);
         middleware::wrap(self.clone(), router)
     }
 

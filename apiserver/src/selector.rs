@@ -313,6 +313,9 @@ fn unescape(value: &str) -> Result<String, String> {
 }
 
 #[cfg(test)]
+mod laws;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;

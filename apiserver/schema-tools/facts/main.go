@@ -43,7 +43,7 @@ type Field struct {
 	Type      string `json:"type"`
 	Go        string `json:"go"`
 	Tag       int    `json:"tag"`
-	Outer     int    `json:"outer,omitempty"` // field number of the message that JSON inlines
+	Outer     []int  `json:"outer,omitempty"` // field numbers of the messages that JSON inlines, from the outside in
 	Pointer   bool   `json:"pointer,omitempty"`
 	OmitEmpty bool   `json:"omitempty,omitempty"`
 	OmitZero  bool   `json:"omitzero,omitempty"`
@@ -154,7 +154,7 @@ func fields(t reflect.Type) []Field {
 				if number == 0 {
 					field.Tag = 0
 				} else {
-					field.Outer = number
+					field.Outer = append([]int{number}, field.Outer...)
 				}
 				out = append(out, field)
 			}

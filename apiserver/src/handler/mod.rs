@@ -60,6 +60,11 @@ pub(crate) async fn handle(
     }
 }
 
+/// Answers a method that a route beside the resources does not know.
+pub(crate) async fn refuse_method() -> Response {
+    encode::failure(&not_allowed())
+}
+
 /// The answer to a path that leads nowhere.
 pub(crate) fn no_such_resource() -> Status {
     let mut status = Status::failure(404, "NotFound", "the server could not find the requested resource");

@@ -16,6 +16,9 @@ pub const MAX_BODY: usize = 3 * 1024 * 1024;
 /// How deep objects and lists may be nested.
 pub(crate) const MAX_DEPTH: usize = 128;
 
+/// Stack for [`MAX_DEPTH`] levels of YAML, even without optimization.
+const YAML_STACK: usize = 32 << 20;
+
 /// At most this many complaints about one body.
 pub(crate) const MAX_COMPLAINTS: usize = 100;
 
@@ -68,6 +71,19 @@ pub fn decode_json(body: &[u8]) -> Result<Decoded, Status> {
 /// # Errors
 /// 400 if it is none, nested too deeply, or grows too much by its aliases.
 pub fn decode_yaml(body: &[u8]) -> Result<Decoded, Status> {
+    // JSON is YAML, and what kubectl and helm send as such.
+    if let Ok(decoded) = decode_json(body) {
+        return Ok(decoded);
+    }
+    // The reader of YAML needs some ten kilobytes of stack for each level, more than a worker has for all that are allowed.
+    let reader = std::thread::Builder::new().name("yaml".to_owned()).stack_size(YAML_STACK);
+    std::thread::scope(|scope| match reader.spawn_scoped(scope, || decode_block_yaml(body)) {
+        Ok(reader) => reader.join().unwrap_or_else(|_| Err(Status::internal("the reader of YAML panicked"))),
+        Err(why) => Err(Status::internal(why)),
+    })
+}
+
+fn decode_block_yaml(body: &[u8]) -> Result<Decoded, Status> {
     let mut budget = serde_saphyr::Budget::default();
     budget.max_depth = MAX_DEPTH;
     let options = serde_saphyr::options! {
@@ -220,6 +236,22 @@ mod tests {
         assert_eq!(decode_json(&vec![b'['; 100_000]).expect_err("too deep").code, 400);
         assert_eq!(decode_yaml(&vec![b'['; 100_000]).expect_err("too deep").code, 400);
         assert_eq!(decode_yaml("{a: ".repeat(10_000).as_bytes()).expect_err("too deep").code, 400);
+        let steps = |count: usize| (0..count).map(|step| format!("{}a:\n", " ".repeat(step))).collect::<String>();
+        assert_eq!(decode_yaml(steps(1000).as_bytes()).expect_err("too deep").code, 400);
+        assert!(decode_yaml(steps(100).as_bytes()).is_ok(), "deep, but not too deep");
+    }
+
+    #[test]
+    fn aliases_that_grow_without_end_are_refused() {
+        let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for step in 1..9 {
+            let aliases = vec![format!("*a{}", step - 1); 10].join(", ");
+            bomb.push_str(&format!("a{step}: &a{step} [{aliases}]\n"));
+        }
+        assert_eq!(decode_yaml(bomb.as_bytes()).expect_err("a billion").code, 400);
+        assert_eq!(decode_yaml(b"a: &a [*a]").expect_err("endless").code, 400);
+        let value = decode_yaml(b"a: &a {x: z}\nb: *a\n").expect("a plain alias").value;
+        assert_eq!(value, json!({"a": {"x": "z"}, "b": {"x": "z"}}));
     }
 
     proptest! {

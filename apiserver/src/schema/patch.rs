@@ -3,7 +3,9 @@
 //! The third kind of patch, strategic merge, needs types: see [`strategic`](super::strategic). The fourth, server-side apply,
 //! is [`apply`](super::apply()).
 
+use super::decode::{MAX_BODY, MAX_DEPTH};
 use crate::status::Status;
+use json_patch::PatchOperation;
 use serde_json::Value;
 
 /// The largest number of operations in one JSON patch.
@@ -22,9 +24,67 @@ pub fn json_patch(document: &Value, patch: &Value) -> Result<Value, Status> {
         return Err(Status::failure(413, "RequestEntityTooLarge", message));
     }
     let mut patched = document.clone();
-    // What fails is thrown away with the copy, so there is nothing to undo.
-    json_patch::patch_unsafe(&mut patched, &operations.0).map_err(|error| unprocessable(&error.to_string()))?;
+    let mut growth = Growth { depth: depth(document), copied: 0 };
+    for (index, operation) in operations.0.iter().enumerate() {
+        growth.foresee(&patched, operation)?;
+        // What fails is thrown away with the copy, so there is nothing to undo.
+        json_patch::patch_unsafe(&mut patched, std::slice::from_ref(operation)).map_err(|mut error| {
+            error.operation = index;
+            unprocessable(&error.to_string())
+        })?;
+    }
     Ok(patched)
+}
+
+/// How far a patch has gone: a small one may copy its copies and dig deeper with every step.
+struct Growth {
+    /// The document is nested no deeper than this.
+    depth: usize,
+    /// Bytes of JSON that copies have added.
+    copied: usize,
+}
+
+impl Growth {
+    /// Refuses an operation after which the document would be too large or too deep.
+    fn foresee(&mut self, document: &Value, operation: &PatchOperation) -> Result<(), Status> {
+        let (path, value) = match operation {
+            PatchOperation::Add(add) => (&add.path, Some(&add.value)),
+            PatchOperation::Replace(replace) => (&replace.path, Some(&replace.value)),
+            PatchOperation::Move(r#move) => (&r#move.path, document.pointer(r#move.from.as_str())),
+            PatchOperation::Copy(copy) => {
+                let value = document.pointer(copy.from.as_str());
+                self.copied += value.map_or(0, |value| value.to_string().len());
+                if self.copied > MAX_BODY {
+                    return Err(unprocessable(&format!(
+                        "unable to complete the copy, the accumulated size increase of copy is {}, exceeding the limit {MAX_BODY}",
+                        self.copied
+                    )));
+                }
+                (&copy.path, value)
+            }
+            PatchOperation::Remove(_) | PatchOperation::Test(_) => return Ok(()),
+        };
+        // An estimate that is too high costs a look; a large value that is moved ten thousand times is not measured as often.
+        let mut reach = path.count() + self.depth;
+        if reach > MAX_DEPTH {
+            self.depth = depth(document);
+            reach = path.count() + value.map_or(0, depth);
+        }
+        if reach > MAX_DEPTH {
+            return Err(unprocessable(&format!("the patched object would be nested deeper than {MAX_DEPTH} levels")));
+        }
+        self.depth = self.depth.max(reach);
+        Ok(())
+    }
+}
+
+/// How many containers stand inside one another.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+        Value::Array(elements) => 1 + elements.iter().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
 }
 
 /// Applies a merge patch: null removes, objects are merged, everything else replaces.
@@ -45,6 +105,9 @@ pub(crate) fn unprocessable(why: &str) -> Status {
     let message = format!("the server rejected our request due to an error in our request: {why}");
     Status::failure(422, "Invalid", message)
 }
+
+#[cfg(test)]
+mod laws;
 
 #[cfg(test)]
 mod tests {
@@ -80,6 +143,32 @@ mod tests {
     fn a_patch_of_too_many_operations_is_refused() {
         let patch = Value::Array(vec![json!({"op": "test", "path": "", "value": {}}); MAX_OPERATIONS + 1]);
         assert_eq!(json_patch(&json!({}), &patch).expect_err("too many").code, 413);
+    }
+
+    #[test]
+    fn a_patch_that_copies_its_copies_is_refused_before_it_fills_the_memory() {
+        let doubling = json!({"op": "copy", "from": "", "path": "/a"});
+        let document = json!({"text": "x".repeat(100)});
+        let wide: Vec<Value> = (0..50).map(|_| json!({"op": "copy", "from": "/text", "path": "/text2"})).collect();
+        assert!(json_patch(&document, &Value::Array(wide)).is_ok(), "a copy over a copy does not grow");
+        let refusal = json_patch(&document, &Value::Array(vec![doubling; 200])).expect_err("too large");
+        assert_eq!(refusal.code, 422);
+        let mut list = vec![json!({"op": "add", "path": "/l", "value": [1]})];
+        list.extend((0..50).map(|_| json!({"op": "copy", "from": "/l", "path": "/l/-"})));
+        assert_eq!(json_patch(&document, &Value::Array(list)).expect_err("too large").code, 422);
+    }
+
+    #[test]
+    fn a_patch_that_digs_deeper_with_every_step_is_refused() {
+        let steps: Vec<Value> =
+            (1..500).map(|step| json!({"op": "add", "path": "/a".repeat(step), "value": {}})).collect();
+        assert_eq!(json_patch(&json!({}), &Value::Array(steps)).expect_err("too deep").code, 422);
+        let turns = |step: usize| {
+            let (from, to) = if step % 2 == 0 { ("/a", "/b") } else { ("/b", "/a") };
+            json!([{"op": "add", "path": to, "value": {}}, {"op": "move", "from": from, "path": format!("{to}/x")}])
+        };
+        let turns: Vec<Value> = (0..500).flat_map(|step| turns(step).as_array().cloned().unwrap_or_default()).collect();
+        assert_eq!(json_patch(&json!({"a": {}}), &Value::Array(turns)).expect_err("too deep").code, 422);
     }
 
     #[test]

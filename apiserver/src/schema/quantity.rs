@@ -133,8 +133,11 @@ impl Quantity {
     }
 }
 
-/// `whole.fraction × factor × 10^exponent` in nano-units, rounded up and capped.
+/// `whole.fraction × factor × 10^exponent` in nano-units, rounded up and capped. With a factor there is no exponent.
 fn amount(whole: &str, fraction: &str, factor: i128, exponent: i32) -> Option<i128> {
+    if factor > 1 {
+        return Some(binary(whole, fraction, factor));
+    }
     let digits: Vec<u8> = whole.bytes().chain(fraction.bytes()).skip_while(|digit| *digit == b'0').collect();
     if digits.is_empty() {
         return Some(0);
@@ -145,27 +148,14 @@ fn amount(whole: &str, fraction: &str, factor: i128, exponent: i32) -> Option<i1
     if magnitude > 30 {
         return Some(LIMIT);
     }
-    if magnitude < -20 {
+    if magnitude < 0 {
         return Some(1);
     }
     // At most 19 digits before and 9 after the point matter; a rest that is not zero rounds up.
     let kept = digits.len().min(30);
     let mut rest = digits[kept..].iter().any(|digit| *digit != b'0');
-    let mut value: i128 = digits[..kept].iter().fold(0, |value, digit| value * 10 + i128::from(digit - b'0'));
+    let mut value = number(&digits[..kept]);
     let mut shift = shift + i32::try_from(digits.len() - kept).ok()?;
-    match value.checked_mul(factor) {
-        Some(product) => value = product,
-        None if shift < -9 => {
-            // Too long for 128 bits: drop digits that are far below a nano-unit after all.
-            while value.checked_mul(factor).is_none() && shift < 0 {
-                rest |= value % 10 != 0;
-                value /= 10;
-                shift += 1;
-            }
-            value = value.saturating_mul(factor);
-        }
-        None => return Some(LIMIT),
-    }
     while shift < 0 {
         rest |= value % 10 != 0;
         value /= 10;
@@ -177,6 +167,32 @@ fn amount(whole: &str, fraction: &str, factor: i128, exponent: i32) -> Option<i1
     }
     Some((value + i128::from(rest)).min(LIMIT))
 }
+
+fn number(digits: &[u8]) -> i128 {
+    digits.iter().fold(0, |value, digit| value * 10 + i128::from(digit - b'0'))
+}
+
+/// `whole.fraction × factor`, at most 2^60, in nano-units, rounded up and capped.
+fn binary(whole: &str, fraction: &str, factor: i128) -> i128 {
+    let whole = whole.trim_start_matches('0').as_bytes();
+    if whole.len() > 19 {
+        return LIMIT;
+    }
+    // Digits after the thirtieth are less than a nano-unit together, whatever the factor. The others are taken in two halves, so that
+    // every product fits into 128 bits: (high × 10^15 + low) × factor / 10^21 nano-units.
+    let digit = |place: usize| fraction.as_bytes().get(place).copied().unwrap_or(b'0');
+    let half = |start: usize| number(&(start..start + 15).map(digit).collect::<Vec<u8>>());
+    let (high, low) = (half(0) * factor, half(15) * factor);
+    let beyond = fraction.bytes().skip(30).any(|digit| digit != b'0');
+    let below = high % 1_000_000 * 1_000_000_000_000_000 + low;
+    let unit = 1_000_000_000_000_000_000_000;
+    let rounded = below / unit + i128::from(below % unit != 0 || beyond);
+    let nanos = number(whole).checked_mul(factor).and_then(|value| value.checked_mul(NANOS));
+    nanos.map_or(LIMIT, |value| (value + high / 1_000_000 + rounded).min(LIMIT))
+}
+
+#[cfg(test)]
+mod laws;
 
 #[cfg(test)]
 mod tests {

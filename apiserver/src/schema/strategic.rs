@@ -319,6 +319,9 @@ fn bad_directive(directive: &Value) -> Status {
 }
 
 #[cfg(test)]
+mod laws;
+
+#[cfg(test)]
 mod tests {
     use super::super::table::builtin;
     use super::super::testing::any_json;

@@ -4,10 +4,10 @@
 //! `NAME TYPE TAG [ATTRIBUTE…]`. Types: `s` string, `i` int32, `l` int64, `b` bool, `d` double, `y` bytes, `q` Quantity,
 //! `o` IntOrString, `t` Time, `u` MicroTime, `e` Duration, `x` RawExtension, `f` FieldsV1, `j` any JSON, `A B S` JSON schema or
 //! array, boolean, names; `[T` list, `<T` list that protobuf wraps in a message, `{T` map, else an object's name. `TAG` is the
-//! protobuf field number, or `OUTER.TAG`. Attributes: `r` required, `p` pointer, `z` written even when zero, `o` left out when
+//! protobuf field number, or `OUTER.TAG`, or `OUTER.INNER.TAG`. Attributes: `r` required, `p` pointer, `z` written even when zero, `o` left out when
 //! zero, `a` atomic, `s` set, `l=KEYS` map list, `k=` patch strategy, `m=` merge key, `g=` Go type, `d=` default as JSON.
 
-use super::types::{Field, List, ListKind, Map, Object, ObjectRef, SchemaOr, Strategy, Type};
+use super::types::{Field, List, ListKind, Map, Object, ObjectRef, SchemaOr, Strategy, Type, nested};
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
@@ -91,8 +91,9 @@ fn field(line: &'static str, by_name: &HashMap<&'static str, u16>) -> Field {
     let tag = words.next().unwrap_or("0");
     let mut field = Field::new(name, Type::Any);
     field.pointer = false;
-    let (outer, inner) = tag.split_once('.').unwrap_or(("0", tag));
-    (field.outer, field.tag) = (outer.parse().unwrap_or(0), inner.parse().unwrap_or(0));
+    let mut numbers = tag.split('.').rev().map(|number| number.parse().unwrap_or(0));
+    field.tag = numbers.next().unwrap_or(0);
+    field.outer = numbers.rev().fold(0, |outer, tag| nested(outer, tag).unwrap_or(0));
     let (mut atomic, mut kind, mut omit_zero) = (false, ListKind::Atomic, false);
     for word in words {
         match word.split_once('=') {

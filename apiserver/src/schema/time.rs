@@ -9,8 +9,7 @@ pub fn seconds(time: Timestamp) -> String {
 
 /// RFC 3339 in UTC with six digits after the second, as `metav1.MicroTime` is written.
 pub fn micros(time: Timestamp) -> String {
-    let micros = time.subsec_nanosecond().max(0) / 1000;
-    format!("{}.{micros:06}Z", time.strftime("%Y-%m-%dT%H:%M:%S"))
+    time.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
 }
 
 /// Reads RFC 3339 text; the error is in the words of Go's `time.Parse`.
@@ -47,6 +46,36 @@ pub(crate) fn is_duration(text: &str) -> bool {
     true
 }
 
+/// The nanoseconds of a Go duration; `None` if it is none, or does not fit.
+pub(crate) fn nanos(text: &str) -> Option<i64> {
+    if !is_duration(text) {
+        return None;
+    }
+    let (sign, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (-1, rest),
+        None => (1, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let mut sum = 0i128;
+    while !rest.is_empty() && rest != "0" {
+        let (number, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit() && c != '.')?);
+        let units =
+            [("ns", 1), ("us", 1000), ("µs", 1000), ("ms", 1_000_000), ("s", 1_000_000_000), ("m", 60_000_000_000)];
+        let mut units = units.into_iter().chain([("h", 3_600_000_000_000i128)]);
+        let starts =
+            |unit: &str| after.strip_prefix(unit).is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphabetic()));
+        let (unit, scale) = units.find(|(unit, _)| starts(unit))?;
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        sum = sum.checked_add(whole.parse::<i128>().unwrap_or(0).checked_mul(scale)?)?;
+        let mut place = scale;
+        for digit in fraction.bytes() {
+            place /= 10;
+            sum += i128::from(digit.saturating_sub(b'0')) * place;
+        }
+        rest = &after[unit.len()..];
+    }
+    i64::try_from(sign * sum).ok()
+}
+
 /// A Go duration from nanoseconds, the way Go prints it.
 pub(crate) fn duration(nanos: i64) -> String {
     if nanos == 0 {
@@ -78,6 +107,7 @@ pub(crate) fn duration(nanos: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn times_are_written_in_utc_with_their_precision() {
@@ -101,5 +131,29 @@ mod tests {
         assert_eq!(duration(90_500_000_000), "1m30.5s");
         assert_eq!(duration(1_500_000), "1.5ms");
         assert_eq!(duration(3_600_000_000_000), "1h0m0s");
+    }
+
+    proptest! {
+        #[test]
+        fn a_duration_comes_back_from_its_text(value in any::<i64>(), small in -5_000_000_000i64..5_000_000_000) {
+            for value in [value, small] {
+                prop_assert!(is_duration(&duration(value)), "{}", duration(value));
+                prop_assert_eq!(nanos(&duration(value)), Some(value), "{}", duration(value));
+            }
+        }
+
+        #[test]
+        fn a_time_comes_back_from_its_text(micros_since in -60_000_000_000_000_000i64..200_000_000_000_000_000) {
+            let time = Timestamp::from_microsecond(micros_since).unwrap();
+            prop_assert_eq!(parse(&micros(time)), Ok(time));
+            let whole = Timestamp::from_second(micros_since / 1_000_000).unwrap();
+            prop_assert_eq!(parse(&seconds(whole)), Ok(whole), "{}", seconds(whole));
+        }
+
+        #[test]
+        fn garbage_is_no_time_and_no_reason_to_panic(text in "[-+0-9a-zµ.:TZ ]{0,24}|\\PC*") {
+            let _ = parse(&text);
+            prop_assert_eq!(nanos(&text).is_some() || !is_duration(&text) || text.len() > 17, true, "{}", text);
+        }
     }
 }

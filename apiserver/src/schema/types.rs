@@ -138,7 +138,8 @@ pub struct Field {
     pub ty: Type,
     /// Protobuf field number; 0: none.
     pub tag: u16,
-    /// Protobuf field number of the message around it that JSON does not show; 0: none.
+    /// Protobuf field number of the message around it that JSON does not show; 0: none. Of two messages around it the number of the
+    /// outer one plus 256 times that of the inner one.
     pub outer: u16,
     /// OpenAPI says it must be there.
     pub required: bool,
@@ -197,6 +198,15 @@ impl std::fmt::Debug for ObjectRef {
     }
 }
 
+/// The way to the message `tag` inside the message `outer`; `None` if it is too long or has too large numbers to be one of ours.
+pub(crate) fn nested(outer: u16, tag: u16) -> Option<u16> {
+    match outer {
+        0 => Some(tag),
+        1..256 if tag < 256 => Some(outer | tag << 8),
+        _ => None,
+    }
+}
+
 impl Object {
     /// The field of this name.
     pub fn field(&self, name: &str) -> Option<&Field> {
@@ -222,7 +232,7 @@ impl Object {
 
     /// Whether the message has an inner message that JSON does not show, at this number.
     pub(crate) fn has_outer(&self, outer: u16) -> bool {
-        self.tags.binary_search_by(|(o, _, _)| o.cmp(&outer)).is_ok()
+        self.tags.iter().any(|(known, _, _)| *known == outer || (outer < 256 && *known & 255 == outer && *known != 0))
     }
 
     /// Puts fields and tags in order; every maker of an object ends with it.

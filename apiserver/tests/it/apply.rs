@@ -65,3 +65,16 @@ async fn scale_and_status_can_be_applied() {
     let web = apply(&server, "/status?fieldManager=m3", status).await.ok();
     assert_eq!((&web["spec"]["replicas"], &web["status"]["replicas"]), (&json!(4), &json!(4)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_last_label_goes_and_the_rest_of_the_metadata_stays() {
+    let server = server().await;
+    let mut labelled = web(1);
+    labelled["metadata"]["labels"] = json!({"a": "b"});
+    let created = apply(&server, "?fieldManager=m1", labelled).await.created();
+    let applied = apply(&server, "?fieldManager=m1", web(1)).await.ok();
+    assert_eq!(applied["metadata"].get("labels"), None);
+    for kept in ["name", "namespace", "uid", "creationTimestamp"] {
+        assert_eq!(applied["metadata"][kept], created["metadata"][kept], "{kept}");
+    }
+}

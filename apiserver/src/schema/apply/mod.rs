@@ -11,12 +11,14 @@ mod merge;
 mod typed;
 
 #[cfg(test)]
+mod laws;
+#[cfg(test)]
 mod tests;
 
 use self::merge::{merge_object, prune_object};
 use self::typed::typed_object;
 use super::check::check;
-use super::field_set::{FieldSet, difference, fields_of};
+use super::field_set::{FieldSet, difference, field_element, fields_of};
 use super::managed_fields::{self, Manager, Operation, text};
 use super::time;
 use super::types::ObjectRef;
@@ -146,6 +148,10 @@ pub fn apply(
     let mut after = merge_object(object, before.as_object(), &config);
     if !last.is_empty() {
         let mut owned = set.clone();
+        // The name belongs to nobody, but with it the metadata is the configuration's, even if all else in it has gone.
+        let mut metadata = FieldSet::default();
+        metadata.attach(|| field_element("metadata"), FieldSet::here());
+        owned.extend(&metadata);
         for (index, entry) in entries.iter().enumerate() {
             if Some(index) != own {
                 owned.extend(&FieldSet::from_json(&entry["fieldsV1"]));
@@ -160,7 +166,8 @@ pub fn apply(
         refuse_conflicts(object, &before, &entries, own, &difference.changed, manager)?;
     }
     let unchanged = live.is_some() && after == before && set == last;
-    let entry_time = if unchanged { text(&entries[own.unwrap_or(0)], "time").to_owned() } else { time::seconds(now) };
+    let noted = own.filter(|_| unchanged).map(|own| text(&entries[own], "time").to_owned());
+    let entry_time = noted.unwrap_or_else(|| time::seconds(now));
     let mut index = 0;
     entries.retain_mut(|entry| {
         index += 1;

@@ -9,6 +9,7 @@ use super::wire::{put_bytes, put_number, put_varint};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
 /// Encodes the JSON form of an object as an envelope; its `apiVersion` and `kind` choose the type.
 /// `None` if no such built-in kind is known. Fields the type does not have, and values of wrong types, are left out.
@@ -31,23 +32,20 @@ pub fn encode(schemas: &Schemas, value: &Value) -> Option<Vec<u8>> {
 }
 
 fn put_message(object: &Object, map: &Map<String, Value>, out: &mut Vec<u8>) {
-    let mut inner: Vec<(u16, Vec<u8>)> = Vec::new();
+    // The messages that JSON does not show, by the way to them; the inner of two has a larger number than the outer one.
+    let mut hidden: BTreeMap<u16, Vec<u8>> = BTreeMap::new();
     for (outer, tag, index) in &object.tags {
         let field = &object.fields[usize::from(*index)];
         let Some(value) = map.get(field.name.as_ref()) else { continue };
-        if *outer == 0 {
-            put_field(&field.ty, *tag, value, out);
-        } else {
-            if inner.last().is_none_or(|(last, _)| last != outer) {
-                inner.push((*outer, Vec::new()));
-            }
-            if let Some((_, bytes)) = inner.last_mut() {
-                put_field(&field.ty, *tag, value, bytes);
-            }
-        }
+        let place = if *outer == 0 { &mut *out } else { hidden.entry(*outer).or_default() };
+        put_field(&field.ty, *tag, value, place);
     }
-    for (outer, bytes) in inner {
-        put_bytes(out, outer, &bytes);
+    while let Some((way, bytes)) = hidden.pop_last() {
+        if way < 256 {
+            put_bytes(out, way, &bytes);
+        } else {
+            put_bytes(hidden.entry(way & 255).or_default(), way >> 8, &bytes);
+        }
     }
 }
 
@@ -124,6 +122,7 @@ fn special(ty: &Type, value: &Value) -> Option<Vec<u8>> {
             put_number(&mut out, 1, seconds as u64);
             put_number(&mut out, 2, nanos as u64);
         }
+        (Type::Duration, Value::String(text)) => put_number(&mut out, 1, time::nanos(text)? as u64),
         (Type::Raw | Type::FieldsV1 | Type::Any, value) => put_bytes(&mut out, 1, value.to_string().as_bytes()),
         (Type::SchemaOr(SchemaOr::Bool), Value::Bool(allows)) => put_number(&mut out, 1, u64::from(*allows)),
         (Type::SchemaOr(or), Value::Object(map)) => {

@@ -18,7 +18,7 @@ use super::check::JSON_SCHEMA;
 use super::decode::MAX_DEPTH;
 use super::table::builtin;
 use super::time;
-use super::types::{Field, List, Object, ObjectRef, SchemaOr, Schemas, Type};
+use super::types::{Field, List, Object, ObjectRef, SchemaOr, Schemas, Type, nested};
 use crate::status::Status;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -94,9 +94,9 @@ fn fields(
         let Ok(tag) = u16::try_from(tag) else { continue };
         if let Some(found) = object.tagged(outer, tag) {
             field(found, item, map, depth)?;
-        } else if outer == 0 && object.has_outer(tag) {
+        } else if let Some(way) = nested(outer, tag).filter(|way| object.has_outer(*way)) {
             let Item::Bytes(inner) = item else { return Err(WireError::Mismatch) };
-            fields(object, tag, inner, map, depth + 1)?;
+            fields(object, way, inner, map, depth + 1)?;
         }
     }
     Ok(())
@@ -139,9 +139,14 @@ fn field(field: &Field, item: Item<'_>, map: &mut Map<String, Value>, depth: usi
                     _ => {}
                 }
             }
+            // Of an entry without a value the value is zero.
+            let entry = match entry {
+                Some(entry) => entry,
+                None => zero(&entries.element, depth + 1)?,
+            };
             let slot = map.entry(name).or_insert_with(|| Value::Object(Map::new()));
             if let Value::Object(slot) = slot {
-                slot.insert(key, entry.unwrap_or_else(|| Value::String(String::new())));
+                slot.insert(key, entry);
             }
         }
         // A message may come in pieces, which are merged.
@@ -172,6 +177,17 @@ fn is_zero(value: &Value) -> bool {
         Value::Array(elements) => elements.is_empty(),
         Value::Object(_) => false,
     }
+}
+
+/// What Go has where nothing was sent.
+fn zero(ty: &Type, depth: usize) -> Result<Value, WireError> {
+    let item = match ty {
+        Type::Int32 | Type::Int64 | Type::Bool => Item::Varint(0),
+        Type::Double => Item::Fixed64(0),
+        Type::List(_) | Type::Map(_) => return Ok(Value::Null),
+        _ => Item::Bytes(b""),
+    };
+    Ok(value(ty, item, depth)?.unwrap_or_default())
 }
 
 /// A list that is a message of its own.
@@ -305,6 +321,9 @@ fn each<'a>(bytes: &'a [u8], mut see: impl FnMut(u32, Item<'a>) -> Result<(), Wi
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod laws;
 
 #[cfg(test)]
 mod tests {
