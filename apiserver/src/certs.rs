@@ -128,8 +128,13 @@ impl CertificateAuthority {
     }
 }
 
+/// The DER form of a certificate in PEM; `None` if it is none.
+pub fn der_of(pem: &str) -> Option<Vec<u8>> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).ok().map(|der| der.to_vec())
+}
+
 /// The user a verified client certificate stands for.
-pub(crate) fn user_of(certificate: &CertificateDer<'_>) -> Option<UserInfo> {
+pub fn user_of(certificate: &CertificateDer<'_>) -> Option<UserInfo> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let subject = parsed.subject();
     let user = subject.iter_common_name().next()?.as_str().ok()?.to_owned();

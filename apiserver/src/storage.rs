@@ -7,6 +7,12 @@ use bytes::Bytes;
 use serde_json::Value;
 use store::{Compare, KeyValue, Operation, Revision, Txn, TxnError};
 
+/// The largest object, as etcd has it by default; so that no client makes here what it could not elsewhere.
+const MAX_SIZE: usize = 3 << 19;
+
+/// How deeply objects may be nested: less than a reader of JSON takes (127), since lists and events wrap them.
+const MAX_DEPTH: usize = 120;
+
 /// An object as it stands in the store.
 #[derive(Clone, Debug)]
 pub(crate) struct Stored {
@@ -20,6 +26,12 @@ pub(crate) enum WriteError {
     /// Another write came first; what stands under that key now.
     Raced(store::Key),
     Status(Status),
+}
+
+impl From<Status> for WriteError {
+    fn from(status: Status) -> Self {
+        WriteError::Status(status)
+    }
 }
 
 /// Where a collection stands: a namespace's part of a kind or all of it.
@@ -37,14 +49,37 @@ pub(crate) fn decode(kind: &ResourceKind, kv: &KeyValue) -> Result<Value, Status
 }
 
 /// The stored form of an object of `kind`.
-pub(crate) fn encode(kind: &ResourceKind, object: &Value) -> Bytes {
-    match &kind.view_of {
+///
+/// # Errors
+/// 413 if it has grown, by patches or its owners, beyond what a store takes; 400 if it is nested so deeply that it could not be read again.
+pub(crate) fn encode(kind: &ResourceKind, object: &Value) -> Result<Bytes, Status> {
+    if !is_shallow(object, MAX_DEPTH) {
+        return Err(Status::bad_request(format!(
+            "the object is nested too deeply: at most {MAX_DEPTH} levels are kept"
+        )));
+    }
+    let bytes = match &kind.view_of {
         None => encode::stored(object),
         Some(view) => {
             let mut object = object.clone();
             (view.to_stored)(&mut object);
             encode::stored(&object)
         }
+    };
+    if bytes.len() > MAX_SIZE {
+        let message =
+            format!("Request entity too large: the object has {} bytes, the limit is {MAX_SIZE}", bytes.len());
+        return Err(Status::failure(413, "RequestEntityTooLarge", message));
+    }
+    Ok(bytes)
+}
+
+/// Whether no value in it stands more than `depth` levels down.
+fn is_shallow(value: &Value, depth: usize) -> bool {
+    match value {
+        Value::Object(fields) => depth > 0 && fields.values().all(|value| is_shallow(value, depth - 1)),
+        Value::Array(elements) => depth > 0 && elements.iter().all(|value| is_shallow(value, depth - 1)),
+        _ => true,
     }
 }
 

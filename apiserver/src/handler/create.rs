@@ -132,7 +132,7 @@ impl Call {
             let settled = admission.settle(Some(&mut object)).await?;
             compares.extend(settled.compares);
             operations.extend(settled.operations);
-            let value = storage::encode(&self.kind, &object);
+            let value = storage::encode(&self.kind, &object)?;
             let mut revision = Revision(0);
             if !dry_run {
                 operations.push(Operation::Put { key: key.clone(), value: value.clone() });

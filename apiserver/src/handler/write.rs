@@ -201,7 +201,7 @@ impl Call {
         let settled = admission.settle(after).await.map_err(WriteError::Status)?;
         compares.extend(settled.compares);
         operations.extend(settled.operations);
-        let value = storage::encode(&self.kind, &new);
+        let value = storage::encode(&self.kind, &new)?;
         // A write that changes nothing takes no revision, so that nobody is woken.
         let unchanged = !deleted && value == current.kv.value && operations.is_empty();
         let mut revision = current.kv.mod_revision;
@@ -238,7 +238,7 @@ impl Call {
 
     /// Stores an object as it is: the delete handler marks objects so.
     pub(super) async fn replace(&self, current: &Stored, new: &Value, dry_run: bool) -> Result<Written, WriteError> {
-        let (key, value) = (&current.kv.key, storage::encode(&self.kind, new));
+        let (key, value) = (&current.kv.key, storage::encode(&self.kind, new)?);
         let compares = vec![Compare { key: key.clone(), mod_revision: current.kv.mod_revision }];
         let operations = vec![Operation::Put { key: key.clone(), value: value.clone() }];
         let revision = if dry_run { current.kv.mod_revision } else { self.server.commit(compares, operations).await? };

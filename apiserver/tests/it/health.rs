@@ -1,7 +1,7 @@
 //! Health: every check by its name, what is left out, and what a stopping server says.
 
-use crate::support::complete;
 use crate::support::Server;
+use crate::support::complete;
 use serde_json::json;
 
 /// A server that has all that comes with one, but for the priority classes.

@@ -1,0 +1,4 @@
+//! `cargo +nightly fuzz run --features libfuzzer jwt`
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::run("jwt", data));
