@@ -17,8 +17,11 @@ mod scalars;
 
 use std::path::PathBuf;
 
+/// Takes bytes, and panics when a rule is broken.
+pub type Target = fn(&[u8]);
+
 /// Name and function of every target. A name is also that of its corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 14] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("accept", requests::accept),
     ("apply_patch", patches::apply),
     ("certificate", credentials::certificate),

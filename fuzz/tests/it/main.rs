@@ -1,7 +1,7 @@
 //! Every file of every corpus, and seeded mutations of them, as a plain test.
 
 use fuzz::mutation::Mutations;
-use fuzz::{TARGETS, corpus};
+use fuzz::{TARGETS, Target, corpus};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// How many mutations of each corpus are tried, from which seed. `FUZZ_RUNS` and `FUZZ_SEED` say otherwise.
@@ -27,7 +27,7 @@ fn every_target_has_a_corpus_and_every_corpus_a_target() {
     }
 }
 
-fn hold(target: &str, function: fn(&[u8])) {
+fn hold(target: &str, function: Target) {
     let files = corpus(target);
     for (name, data) in &files {
         let held = catch_unwind(|| function(data));
