@@ -164,7 +164,7 @@ mod tests {
             (1..500).map(|step| json!({"op": "add", "path": "/a".repeat(step), "value": {}})).collect();
         assert_eq!(json_patch(&json!({}), &Value::Array(steps)).expect_err("too deep").code, 422);
         let turns = |step: usize| {
-            let (from, to) = if step % 2 == 0 { ("/a", "/b") } else { ("/b", "/a") };
+            let (from, to) = if step.is_multiple_of(2) { ("/a", "/b") } else { ("/b", "/a") };
             json!([{"op": "add", "path": to, "value": {}}, {"op": "move", "from": from, "path": format!("{to}/x")}])
         };
         let turns: Vec<Value> = (0..500).flat_map(|step| turns(step).as_array().cloned().unwrap_or_default()).collect();
