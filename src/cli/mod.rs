@@ -17,6 +17,7 @@ mod proxy;
 mod question;
 mod remote;
 mod signals;
+mod test;
 mod throwaway;
 mod trace;
 mod up;
@@ -71,6 +72,8 @@ enum Command {
     Dig(dig::Dig),
     /// List the live flows of the virtual network
     Flows(flows::Flows),
+    /// Check expectations of who can talk to whom, in a throw-away cluster, by computation and by real packets
+    Test(test::Test),
     /// Reach names and addresses of the cluster from this machine, by SOCKS5 and HTTP on loopback
     Proxy(proxy::Proxy),
     /// Show which pods can talk to which
@@ -122,6 +125,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Dig(dig) => return dig.run().await,
         Command::Flows(flows) => flows.run().await?,
         Command::Proxy(proxy) => proxy.run().await?,
+        Command::Test(test) => return test.run().await,
         Command::Matrix(matrix) => return matrix.run().await,
     }
     Ok(ExitCode::SUCCESS)

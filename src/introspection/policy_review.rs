@@ -106,6 +106,7 @@ impl Sources {
             "allowed": outcome == "Allowed",
             "outcome": outcome,
             "source": {"address": flow.src.ip(), "pod": self.pod_at(flow.src.ip()).map(|pod| full_name(&pod))},
+            "destination": {"address": flow.dst},
             "service": service,
             "verdicts": verdicts,
         }))

@@ -9,5 +9,6 @@ mod introspection;
 mod kubectl;
 mod pods;
 mod proxy;
+mod reachability_test;
 mod support;
 mod walk;
