@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use k8s_openapi::api::core::v1::Pod;
 use kubelet::{Kubelet, LogRange, SandboxHooks, StreamError};
-use netstack::Host;
+use netstack::{Host, PortTag};
 use parking_lot::{Mutex, RwLock};
 use policy::Policy;
 use std::net::{IpAddr, SocketAddr};
@@ -68,6 +68,12 @@ impl Nodes {
         let kubelets = self.kubelets.read();
         let kubelet = kubelets.iter().find(|kubelet| kubelet.node_name() == node)?;
         kubelet.pod_host(pod.metadata.namespace.as_deref()?, pod.metadata.name.as_deref()?)
+    }
+
+    /// The ports of the nodes themselves, by name.
+    pub(crate) fn node_ports(&self) -> Vec<(PortTag, String)> {
+        let kubelets = self.kubelets.read();
+        kubelets.iter().map(|kubelet| (kubelet.host().tag(), kubelet.node_name().to_owned())).collect()
     }
 
     /// Ends all pods.

@@ -66,8 +66,10 @@ impl Dns {
     /// # Errors
     /// The name or the type is none. What the server has to say, NXDOMAIN included, is an answer.
     pub async fn query(&self, name: &str, record_type: &str) -> Result<Answer, QueryError> {
-        let mut owner =
-            Name::from_str(name).map_err(|why| QueryError::Name { name: name.to_owned(), why: why.to_string() })?;
+        let mut owner = Name::from_str(name).map_err(|why| {
+            let why = why.to_string().trim_end_matches([':', ' ']).to_lowercase();
+            QueryError::Name { name: name.to_owned(), why }
+        })?;
         owner.set_fqdn(true);
         let kind = RecordType::from_str(&record_type.to_ascii_uppercase())
             .map_err(|_| QueryError::Type(record_type.to_owned()))?;

@@ -3,6 +3,7 @@
 //! Data goes to stdout, talk to stderr. Exit codes: 0 done, 1 failed, 2 wrong use (clap's).
 
 mod apply;
+mod capture;
 mod delete;
 mod dig;
 mod exec;
@@ -76,6 +77,8 @@ enum Command {
     Test(test::Test),
     /// Reach names and addresses of the cluster from this machine, by SOCKS5 and HTTP on loopback
     Proxy(proxy::Proxy),
+    /// Write packets of the virtual network into a pcapng file, or live into Wireshark
+    Capture(capture::Capture),
     /// Show which pods can talk to which
     Matrix(matrix::Matrix),
 }
@@ -125,6 +128,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Dig(dig) => return dig.run().await,
         Command::Flows(flows) => flows.run().await?,
         Command::Proxy(proxy) => proxy.run().await?,
+        Command::Capture(capture) => capture.run().await?,
         Command::Test(test) => return test.run().await,
         Command::Matrix(matrix) => return matrix.run().await,
     }

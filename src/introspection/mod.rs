@@ -12,10 +12,13 @@
 //! | `reachabilities` | who can talk to whom, computed, and if wanted measured by real connections |
 //! | `flows` | the connection-tracking table, with names |
 //!
-//! `tunnels` is the exception: a TCP connection into the cluster, for `coracle proxy`.
+//! Two are streams: `captures` (packets as they pass, for `coracle capture`) and `tunnels` (a TCP connection into the cluster, for
+//! `coracle proxy`).
 
+mod capture;
 mod flows;
 mod name_lookup;
+mod pcapng;
 mod place;
 mod policy_review;
 mod reachability;
@@ -29,6 +32,7 @@ use apiserver::registry::{Column, ResourceKind};
 use apiserver::schema::structural::object_type;
 use apiserver::status::{FieldError, Status};
 use async_trait::async_trait;
+use capture::Captures;
 use dns::Dns;
 use informer::{Informer, Informers};
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -194,7 +198,9 @@ pub(crate) fn install(api: &ApiServer, sources: Sources) {
     api.add_kind(kind("Flow", "flows").with_verbs(&["list"]).with_table(columns, flows::row));
     api.set_virtual_resource(GROUP, VERSION, "flows", Arc::new(Listed(sources.clone())));
     api.add_kind(kind("Tunnel", "tunnels").with_verbs(&["create"]));
-    api.set_connector(GROUP, VERSION, "tunnels", Arc::new(Tunnels(sources)));
+    api.set_connector(GROUP, VERSION, "tunnels", Arc::new(Tunnels(sources.clone())));
+    api.add_kind(kind("Capture", "captures").with_verbs(&["create"]));
+    api.set_connector(GROUP, VERSION, "captures", Arc::new(Captures(sources)));
 }
 
 fn kind(kind: &'static str, plural: &'static str) -> ResourceKind {

@@ -68,7 +68,9 @@ impl Sources {
         let mut queries = Vec::new();
         for name in names {
             let answer = dns.query(&name, kind).await.map_err(|error| match error {
-                QueryError::Name { .. } => FieldError::invalid("spec.name", &name.as_str().into(), error.to_string()),
+                QueryError::Name { name, why } => {
+                    FieldError::invalid("spec.name", &name.into(), format!("must be a domain name: {why}"))
+                }
                 QueryError::Type(_) => FieldError::invalid("spec.type", &kind.into(), error.to_string()),
             })?;
             let found = answer.rcode == "NOERROR" && !answer.answers.is_empty();

@@ -190,6 +190,42 @@ async fn flows_carry_the_names_of_both_ends_and_the_reason_of_a_refusal() {
     cluster.stop().await;
 }
 
+/// Reads a capture until it holds this text; everything read.
+async fn captured(body: &mut Body, text: &str) -> Vec<u8> {
+    let mut read = Vec::new();
+    while !read.windows(text.len()).any(|window| window == text.as_bytes()) {
+        let frame = body.frame().await.expect("the capture goes on").expect("readable");
+        read.extend_from_slice(frame.data_ref().expect("data"));
+    }
+    read
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_capture_holds_the_packets_of_a_pod_and_the_reasons_of_those_not_delivered() {
+    let cluster = cluster().await;
+    let capture = async |query: &str| {
+        let request = Request::post(format!("/apis/net.coracle.dev/v1alpha1/captures?{query}")).body(Body::empty());
+        let response = cluster.router().oneshot(request.expect("a request")).await.expect("infallible");
+        assert_eq!(response.headers()["content-type"], "application/x-pcapng");
+        response.into_body()
+    };
+    let mut of_db = capture("pod=default/db").await;
+    let mut dropped = capture("dropped=true").await;
+    for from in ["api", "web"] {
+        let spec = json!({"from": from, "to": "db:5432", "connect": true, "timeoutSeconds": 1});
+        status(&cluster, "Trace", "traces", spec).await;
+    }
+    let file = captured(&mut of_db, "default/db").await;
+    assert_eq!(file[..4], [0x0A, 0x0D, 0x0D, 0x0A], "a section header comes first");
+    let file = captured(&mut dropped, "dropped: POLICY_DENIED_INGRESS").await;
+    assert!(file.windows(11).any(|window| window == b"default/web"), "the sender is the interface");
+    let request = Request::post("/apis/net.coracle.dev/v1alpha1/captures?pod=default/nobody").body(Body::empty());
+    assert_eq!(answer(&cluster, request.expect("a request")).await.0, 404);
+    cluster.stop().await;
+    // The cluster has stopped, so the capture ends instead of hanging.
+    while of_db.frame().await.is_some() {}
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_question_that_makes_no_sense_is_refused_with_the_field() {
     let cluster = cluster().await;
@@ -224,7 +260,7 @@ async fn a_question_that_makes_no_sense_is_refused_with_the_field() {
         422 Trace.net.coracle.dev "" is invalid: spec.from: Invalid value: "10.0.0.1": must be POD or NAMESPACE/POD
         422 Trace.net.coracle.dev "" is invalid: spec.connect: Forbidden: only TCP connections can be opened; without connect every protocol can be judged
         422 Trace.net.coracle.dev "" is invalid: spec.timeoutSeconds: Invalid value: 0: must be between 1 and 60, inclusive
-        422 NameLookup.net.coracle.dev "" is invalid: spec.name: Invalid value: "a..b": "a..b" is not a domain name: Malformed label
+        422 NameLookup.net.coracle.dev "" is invalid: spec.name: Invalid value: "a..b": must be a domain name: malformed label
         422 NameLookup.net.coracle.dev "" is invalid: spec.type: Invalid value: "X": "X" is not a record type; try A, AAAA, SRV, PTR, CNAME, TXT, NS or SOA
         422 Reachability.net.coracle.dev "" is invalid: spec.ports[0]: Invalid value: "http": must be PORT or PORT/PROTOCOL, such as 80 or 53/UDP
         422 Reachability.net.coracle.dev "" is invalid: spec.probe: Forbidden: real connections obey the policies in force; leave policies and absent out

@@ -130,8 +130,7 @@ impl Suite {
         let mut objects: Vec<Value> = read.into_iter().map(|(_, manifest)| manifest).collect();
         objects.extend(self.pods.iter().map(StandIn::manifest));
         let is_namespace = |object: &Value| object["kind"] == "Namespace";
-        let defined: BTreeSet<String> =
-            objects.iter().filter(|object| is_namespace(object)).filter_map(|object| name(object)).collect();
+        let defined: BTreeSet<String> = objects.iter().filter(|object| is_namespace(object)).filter_map(name).collect();
         let mentioned: BTreeSet<String> = objects
             .iter()
             .filter_map(|object| Some(object["metadata"]["namespace"].as_str()?.to_owned()))
