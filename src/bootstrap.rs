@@ -7,7 +7,10 @@ use crate::in_process::{self, API_PORT};
 use anyhow::{Context, Result};
 use apiserver::ApiServer;
 use apiserver::authn::UserInfo;
+use apiserver::flow_control;
 use apiserver::rbac_bootstrap;
+use futures::future::try_join_all;
+use http::Method;
 use kubelet::FUNCTION_IMAGE;
 use serde_json::{Value, json};
 
@@ -25,13 +28,11 @@ pub(crate) async fn objects(api: &ApiServer, addresses: &Addresses) -> Result<()
             json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": name}});
         create(&client, &format!("/api/v1/namespaces/{name}/serviceaccounts"), &account).await?;
     }
-    let rbac = "/apis/rbac.authorization.k8s.io/v1";
-    for role in rbac_bootstrap::cluster_roles() {
-        create(&client, &format!("{rbac}/clusterroles"), &role).await?;
-    }
-    for binding in rbac_bootstrap::cluster_role_bindings() {
-        create(&client, &format!("{rbac}/clusterrolebindings"), &binding).await?;
-    }
+    // All at once, so that the store makes them durable together.
+    let roles = rbac_bootstrap::objects();
+    try_join_all(roles.iter().map(|object| reconcile(&client, object))).await?;
+    let flows = flow_control::objects();
+    try_join_all(flows.iter().map(|object| reconcile_flow(&client, object))).await?;
     for (name, value, description) in [
         (
             "system-cluster-critical",
@@ -69,16 +70,58 @@ pub(crate) async fn objects(api: &ApiServer, addresses: &Addresses) -> Result<()
 }
 
 async fn create(client: &kube::Client, path: &str, object: &Value) -> Result<()> {
-    let request =
-        http::Request::post(path).header("Content-Type", "application/json").body(object.to_string().into_bytes())?;
-    match client.request::<Value>(request).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(answer)) if answer.code == 409 => Ok(()),
+    created(client, path, object).await.map(drop)
+}
+
+/// Creates an object; false if there is one of its name.
+async fn created(client: &kube::Client, path: &str, object: &Value) -> Result<bool> {
+    match send(client, Method::POST, path, object).await {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(answer)) if answer.code == 409 => Ok(false),
         Err(error) => {
             let name = object["metadata"]["name"].as_str().unwrap_or_default();
             Err(error).with_context(|| format!("creating {} {name:?}", object["kind"].as_str().unwrap_or_default()))
         }
     }
+}
+
+async fn send(client: &kube::Client, method: Method, path: &str, body: &Value) -> Result<Value, kube::Error> {
+    let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+    let request = http::Request::builder().method(method).uri(path).header("Content-Type", "application/json");
+    client.request(request.body(body).map_err(kube::Error::HttpError)?).await
+}
+
+/// Creates a default object of flow control, or brings the one that stands there up to date.
+async fn reconcile_flow(client: &kube::Client, wanted: &Value) -> Result<()> {
+    let collection = flow_control::collection(wanted);
+    if created(client, collection, wanted).await? {
+        return Ok(());
+    }
+    let path = format!("{collection}/{}", wanted["metadata"]["name"].as_str().unwrap_or_default());
+    let existing = send(client, Method::GET, &path, &Value::Null).await?;
+    if let Some(new) = flow_control::reconciled(&existing, wanted) {
+        send(client, Method::PUT, &path, &new).await?;
+    }
+    Ok(())
+}
+
+/// Creates a default role or binding, or gives back to the one that stands there what it must have.
+async fn reconcile(client: &kube::Client, wanted: &Value) -> Result<()> {
+    let collection = rbac_bootstrap::collection(wanted);
+    if created(client, &collection, wanted).await? {
+        return Ok(());
+    }
+    let path = format!("{collection}/{}", wanted["metadata"]["name"].as_str().unwrap_or_default());
+    let existing = send(client, Method::GET, &path, &Value::Null).await?;
+    let Some(new) = rbac_bootstrap::reconciled(&existing, wanted) else { return Ok(()) };
+    if new["roleRef"] == existing["roleRef"] {
+        send(client, Method::PUT, &path, &new).await?;
+    } else {
+        // A binding cannot be changed to another role.
+        send(client, Method::DELETE, &path, &Value::Null).await?;
+        create(client, &collection, wanted).await?;
+    }
+    Ok(())
 }
 
 fn kubernetes_service(addresses: &Addresses) -> Value {

@@ -4,17 +4,26 @@
 
 use crate::bootstrap;
 use crate::host_ports::HostPorts;
+use crate::identities;
 use crate::in_process::{self, client};
 use crate::introspection;
 use crate::nodes::{Nodes, PolicyGate};
 use crate::pki::Pki;
+use crate::signer::ClusterSigner;
 use anyhow::{Context, Result};
 use apiserver::ApiServer;
+use apiserver::admission::Admission;
 use apiserver::authentication::TokenAuthenticator;
 use apiserver::authn::UserInfo;
+use apiserver::authz::{Authorizer, Union};
+use apiserver::certificate_requests::CertificateRequests;
+use apiserver::node_authorizer::NodeAuthorizer;
+use apiserver::node_restriction::NodeRestriction;
 use apiserver::rbac::Rbac;
+use apiserver::rbac_escalation::RbacEscalation;
 use apiserver::server::Server;
-use controllers::Controllers;
+use apiserver::tokens::BoundObject;
+use controllers::{Clients, Controllers, SecretAccount, SecretTokens};
 use dns::Dns;
 use informer::{Activity, Informers};
 use kubelet::resolv_conf::ClusterDns;
@@ -205,9 +214,17 @@ impl Builder {
         let pki = Pki::load(
             self.data_dir.as_deref(),
             &self.addresses,
+            self.nodes,
             listener.as_ref().and_then(|listener| listener.local_addr().ok()),
         )?;
-        let rbac = Rbac::start(store.clone(), |bytes| serde_json::from_slice(bytes).ok()).await;
+        let rbac = Rbac::start(store.clone()).await;
+        let node_authorizer = NodeAuthorizer::start(store.clone()).await;
+        let authorizer: Arc<dyn Authorizer> = Arc::new(Union(vec![Arc::new(node_authorizer), Arc::new(rbac.clone())]));
+        let access: [Arc<dyn Admission>; 3] = [
+            Arc::new(NodeRestriction),
+            Arc::new(RbacEscalation { rbac, authorizer: authorizer.clone() }),
+            Arc::new(CertificateRequests { authorizer: authorizer.clone() }),
+        ];
         let tokens =
             Arc::new(TokenAuthenticator::new(store.clone(), pki.signer.clone(), pki.admin_token.clone(), move || {
                 clock.now()
@@ -216,8 +233,8 @@ impl Builder {
             seed: self.seed,
             start,
             authenticator: tokens.clone(),
-            authorizer: Arc::new(rbac.clone()),
-            admission: apiserver::admission::standard(),
+            authorizer: authorizer.clone(),
+            admission: access.into_iter().chain(apiserver::admission::standard()).collect(),
             ..apiserver::Config::default()
         };
         let networking = apiserver::kinds::Networking {
@@ -229,19 +246,22 @@ impl Builder {
             ..apiserver::kinds::Networking::default()
         };
         let api = ApiServer::new(store.clone(), apiserver::kinds::registry(networking), config);
-        apiserver::install_defaults(&api, &rbac, &tokens, &pki.signer);
+        apiserver::install_defaults(&api, &tokens, &pki.signer);
+        api.follow_flow_control().await;
         bootstrap::objects(&api, &self.addresses).await.context("the cluster's own objects cannot be written")?;
         progress("apiserver");
 
         let activity = Activity::default();
-        let informers =
-            Informers::new(client(&api, UserInfo::new("system:kube-controller-manager", &[])), activity.clone());
+        let informers = Informers::new(client(&api, identities::controller_manager()), activity.clone());
         let network = Network::new(netstack::Config { mtu: 1500, seed });
         let mut tasks = JoinSet::new();
         let expiring = api.clone();
         tasks.spawn(async move { expiring.expire_events(EVENT_TTL).await });
         let counting = api.clone();
         tasks.spawn(async move { counting.keep_quotas(QUOTA_RESYNC).await });
+        tasks.spawn(pki.keep_serving());
+        let kept = api.clone();
+        tasks.spawn(async move { kept.keep_flow_control().await });
         let nodes: Vec<(String, IpAddr)> =
             (1..=self.nodes).map(|index| (format!("node-{index}"), self.addresses.node(index).into())).collect();
         let gateway_addresses = vec![self.addresses.gateway.into()];
@@ -292,7 +312,7 @@ impl Builder {
         progress("dns");
 
         let controllers = controllers::start(
-            client(&api, UserInfo::new("system:kube-controller-manager", &[])),
+            client(&api, identities::controller_manager()),
             informers.clone(),
             controllers::Config {
                 seed,
@@ -302,6 +322,18 @@ impl Builder {
                     "{}/{}",
                     self.addresses.load_balancers.0, self.addresses.load_balancers.1
                 )],
+                clients: Some(Clients(Arc::new({
+                    let api = api.clone();
+                    move |component| client(&api, identities::component(component))
+                }))),
+                certificates: Some(Arc::new(ClusterSigner(pki.authority.clone()))),
+                secret_tokens: Some(SecretTokens(Arc::new({
+                    let signer = pki.signer.clone();
+                    move |account: &SecretAccount<'_>| {
+                        let bound = BoundObject { name: account.name.to_owned(), uid: account.uid.to_owned() };
+                        signer.sign_for_secret(account.namespace, &bound, account.secret).map_err(|why| why.message)
+                    }
+                }))),
             },
         );
         progress("controllers");
@@ -325,8 +357,8 @@ impl Builder {
                 tags: tags.clone(),
                 version: KUBERNETES_VERSION.to_owned(),
             };
-            let identity = UserInfo::new(format!("system:node:{name}"), &["system:nodes"]);
-            kubelets.push(Kubelet::start(config, client(&api, identity), &informers, network.clone()).await?);
+            let identity = client(&api, identities::node(name));
+            kubelets.push(Kubelet::start(config, identity, &informers, network.clone()).await?);
         }
         let nodes = Arc::new(Nodes::new(kubelets, gateway.host()));
         api.set_pod_streams(nodes.clone());

@@ -7,10 +7,12 @@ mod bootstrap;
 mod cluster;
 mod fixture;
 mod host_ports;
+mod identities;
 mod in_process;
 mod introspection;
 mod nodes;
 mod pki;
+mod signer;
 
 pub use cluster::{Addresses, Builder, Cluster, KUBERNETES_VERSION, ZONE};
 pub use fixture::{FunctionPod, Output};

@@ -2,18 +2,19 @@
 
 use crate::cluster::{Addresses, ZONE};
 use anyhow::{Context, Result};
-use apiserver::certs::{CertificateAuthority, Identity};
+use apiserver::certs::{CertificateAuthority, Identity, ServingCertificate, Tls};
 use apiserver::tokens::TokenSigner;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
 /// Everything secret.
 pub(crate) struct Pki {
-    pub(crate) authority: CertificateAuthority,
-    serving: Identity,
+    pub(crate) authority: Arc<CertificateAuthority>,
+    pub(crate) serving: Arc<ServingCertificate>,
     admin: Identity,
     pub(crate) signer: Arc<TokenSigner>,
     pub(crate) admin_token: String,
@@ -22,7 +23,12 @@ pub(crate) struct Pki {
 impl Pki {
     /// Loads what is kept in `dir`, makes what is missing. The serving certificate is made anew at each start, for the names and
     /// addresses then in use.
-    pub(crate) fn load(dir: Option<&Path>, addresses: &Addresses, listener: Option<SocketAddr>) -> Result<Pki> {
+    pub(crate) fn load(
+        dir: Option<&Path>,
+        addresses: &Addresses,
+        nodes: u32,
+        listener: Option<SocketAddr>,
+    ) -> Result<Pki> {
         let dir = dir.map(|dir| dir.join("pki"));
         let dir = dir.as_deref();
         if let Some(dir) = dir {
@@ -55,7 +61,7 @@ impl Pki {
                 token
             }
         };
-        let names = [
+        let mut names: Vec<String> = [
             "kubernetes",
             "kubernetes.default",
             "kubernetes.default.svc",
@@ -63,22 +69,51 @@ impl Pki {
             "localhost",
             "host.coracle.internal",
         ]
-        .map(str::to_owned);
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        .map(str::to_owned)
+        .into();
         let mut ips: Vec<IpAddr> = vec![
             Ipv4Addr::LOCALHOST.into(),
             Ipv6Addr::LOCALHOST.into(),
             addresses.kubernetes().into(),
             addresses.gateway.into(),
+            // The machine as pods see it, where the API's own listener is reached too.
+            addresses.host.into(),
         ];
-        ips.extend(listener.map(|address| address.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified()));
-        let serving = authority.serving(&names, &ips)?;
+        for index in 1..=nodes {
+            let node = addresses.node(index);
+            names.push(format!("node-{index}"));
+            ips.extend([IpAddr::from(node), IpAddr::from(on_this_machine(node))]);
+        }
+        match listener.map(|address| address.ip()) {
+            Some(ip) if ip.is_unspecified() => {
+                ips.extend(own_addresses());
+                names.extend(hostname());
+            }
+            other => ips.extend(other),
+        }
+        let mut seen = HashSet::new();
+        ips.retain(|ip| seen.insert(*ip));
+        let serving = Arc::new(ServingCertificate::new(&authority, names, ips)?);
         let admin = authority.client("kubernetes-admin", &["system:masters"])?;
-        Ok(Pki { authority, serving, admin, signer: Arc::new(signer), admin_token })
+        Ok(Pki { authority: Arc::new(authority), serving, admin, signer: Arc::new(signer), admin_token })
     }
 
-    pub(crate) fn tls(&self) -> Result<Arc<apiserver::server::TlsConfig>> {
-        Ok(self.authority.tls(&self.serving)?)
+    pub(crate) fn tls(&self) -> Result<Tls> {
+        Ok(self.authority.tls(self.serving.clone())?)
+    }
+
+    /// Renews the serving certificate a month before it expires, again and again.
+    pub(crate) fn keep_serving(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (authority, serving) = (self.authority.clone(), self.serving.clone());
+        async move {
+            loop {
+                tokio::time::sleep(ServingCertificate::RENEW_AFTER).await;
+                match serving.renew(&authority) {
+                    Ok(()) => tracing::info!("serving certificate renewed"),
+                    Err(error) => tracing::error!(%error, "the serving certificate cannot be renewed"),
+                }
+            }
+        }
     }
 
     /// A kubeconfig whose context, cluster and user are called `name`, with the administrator's client certificate.
@@ -92,6 +127,29 @@ impl Pki {
              contexts:\n- name: {name}\n  context:\n    cluster: {name}\n    user: {name}\ncurrent-context: {name}\n"
         )
     }
+}
+
+/// Where a node's ports are found on the machine: 127 in front of its address (see `host_ports`).
+fn on_this_machine(node: Ipv4Addr) -> Ipv4Addr {
+    let [_, b, c, d] = node.octets();
+    Ipv4Addr::new(127, b, c, d)
+}
+
+/// The addresses of the machine, on systems that list them in `/proc/net`; a listener on all of them is reached by each.
+fn own_addresses() -> Vec<IpAddr> {
+    let table = std::fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
+    let lines: Vec<&str> = table.lines().map(str::trim).collect();
+    let local = lines.windows(2).filter(|pair| pair[1].starts_with("/32 host LOCAL"));
+    let v4 = local.filter_map(|pair| pair[0].strip_prefix("|-- ")?.parse::<Ipv4Addr>().ok()).map(IpAddr::from);
+    let table = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    let v6 = table.lines().filter_map(|line| u128::from_str_radix(line.split(' ').next()?, 16).ok());
+    v4.chain(v6.map(|bits| Ipv6Addr::from(bits).into())).collect()
+}
+
+fn hostname() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?.trim().to_lowercase();
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+    (!name.is_empty() && name.chars().all(plain)).then_some(name)
 }
 
 /// 256 random bits.

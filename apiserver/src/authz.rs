@@ -3,16 +3,27 @@
 //! Follows `k8s.io/apiserver/pkg/authorization/authorizer`.
 
 use crate::authn::UserInfo;
+use crate::rbac::Rule;
 use crate::request::RequestInfo;
 use async_trait::async_trait;
+use std::sync::Arc;
 
 /// An authorizer's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Go on.
-    Allow,
+    /// Go on; with what allows it, if there is something to say.
+    Allow(Option<Arc<str>>),
     /// 403; with the reason if there is more to say than that nothing allows it.
     Deny(String),
+}
+
+/// What an authorizer knows of a user's rights, for SelfSubjectRulesReview.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// The rules that hold.
+    pub rules: Vec<Rule>,
+    /// Why there may be more.
+    pub errors: Vec<String>,
 }
 
 /// Decides about requests.
@@ -20,6 +31,39 @@ pub enum Decision {
 pub trait Authorizer: Send + Sync + 'static {
     /// Whether `user` may do what `request` says.
     async fn authorize(&self, user: &UserInfo, request: &RequestInfo) -> Decision;
+
+    /// What `user` may do in `namespace` and outside namespaces, as far as it can be listed.
+    async fn rules(&self, _: &UserInfo, _: &str) -> Rules {
+        Rules::default()
+    }
+}
+
+/// Asks several authorizers in turn: the first that allows decides, the reasons of all that do not are told.
+pub struct Union(pub Vec<Arc<dyn Authorizer>>);
+
+#[async_trait]
+impl Authorizer for Union {
+    async fn authorize(&self, user: &UserInfo, request: &RequestInfo) -> Decision {
+        let mut reasons = Vec::new();
+        for authorizer in &self.0 {
+            match authorizer.authorize(user, request).await {
+                Decision::Deny(reason) if reason.is_empty() => {}
+                Decision::Deny(reason) => reasons.push(reason),
+                allowed => return allowed,
+            }
+        }
+        Decision::Deny(reasons.join("\n"))
+    }
+
+    async fn rules(&self, user: &UserInfo, namespace: &str) -> Rules {
+        let mut all = Rules::default();
+        for authorizer in &self.0 {
+            let Rules { rules, errors } = authorizer.rules(user, namespace).await;
+            all.rules.extend(rules);
+            all.errors.extend(errors);
+        }
+        all
+    }
 }
 
 /// Allows everything to everybody who has been authenticated.
@@ -29,7 +73,7 @@ pub struct AlwaysAllow;
 #[async_trait]
 impl Authorizer for AlwaysAllow {
     async fn authorize(&self, _: &UserInfo, _: &RequestInfo) -> Decision {
-        Decision::Allow
+        Decision::Allow(None)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::status::Status;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde_json::Value;
 use store::{KeyValue, Revision};
@@ -116,6 +116,10 @@ fn respond(code: StatusCode, content_type: &'static str, body: impl Into<Body>) 
 pub(crate) fn failure(status: &Status) -> Response {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = value(code, &status.to_json(), Media::default());
+    if code == StatusCode::UNAUTHORIZED {
+        // RFC 9110 (11.6.1): an answer 401 says which credentials are taken.
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     let seconds = status.details.as_ref().and_then(|details| details.get("retryAfterSeconds")).and_then(Value::as_u64);
     if let Some(seconds) = seconds {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));

@@ -6,7 +6,7 @@
 
 use crate::authn::UserInfo;
 use crate::authz::{Authorizer, Decision, refusal};
-use crate::request::RequestInfo;
+use crate::request::{RequestInfo, percent_decode};
 use crate::status::Status;
 use http::HeaderMap;
 use std::collections::BTreeMap;
@@ -30,7 +30,8 @@ pub(crate) async fn impersonated(
     let uid = values("impersonate-uid").pop().unwrap_or_default();
     let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for header in headers.keys().filter_map(|header| header.as_str().strip_prefix(EXTRA)) {
-        extra.insert(header.to_owned(), values(&format!("{EXTRA}{header}")));
+        // What cannot stand in a header's name is escaped there.
+        extra.insert(percent_decode(header), values(&format!("{EXTRA}{header}")));
     }
     if name.is_empty() {
         if groups.is_empty() && uid.is_empty() && extra.is_empty() {
@@ -42,6 +43,7 @@ pub(crate) async fn impersonated(
     }
     let mut asked: Vec<RequestInfo> = Vec::new();
     let service_account = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+    let service_account = service_account.filter(|(namespace, name)| !namespace.is_empty() && !name.contains(':'));
     let service_account = service_account.map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
     match &service_account {
         Some((namespace, name)) => {
@@ -99,7 +101,7 @@ mod tests {
     impl Authorizer for Only {
         async fn authorize(&self, _: &UserInfo, request: &RequestInfo) -> Decision {
             let asked = format!("{}/{}/{}", request.namespace, request.resource_path(), request.name);
-            if self.0.contains(&asked.as_str()) { Decision::Allow } else { Decision::Deny(String::new()) }
+            if self.0.contains(&asked.as_str()) { Decision::Allow(None) } else { Decision::Deny(String::new()) }
         }
     }
 

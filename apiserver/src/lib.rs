@@ -7,12 +7,17 @@ pub mod admission;
 pub mod authentication;
 pub mod authn;
 pub mod authz;
+pub mod certificate_requests;
 pub mod certs;
 pub mod extension;
+pub mod flow_control;
 pub mod kinds;
+pub mod node_authorizer;
+pub mod node_restriction;
 pub mod pod_streams;
 pub mod rbac;
 pub mod rbac_bootstrap;
+pub mod rbac_escalation;
 pub mod registry;
 pub mod request;
 pub mod reviews;
@@ -26,10 +31,10 @@ mod discovery;
 mod encode;
 mod expiry;
 mod extract;
+mod follow;
 mod handler;
 mod health;
 mod impersonation;
-mod in_flight;
 mod list_options;
 mod metrics;
 mod middleware;
@@ -82,7 +87,7 @@ pub struct Config {
     pub watch_timeout: Duration,
     /// Larger bodies are refused with 413.
     pub body_limit: usize,
-    /// So many requests at a time, watches, streams and in-process clients aside; more wait, or are refused with 429.
+    /// So many seats are shared out among the priority levels ([`flow_control`]): requests at a time, streams and running watches aside.
     pub max_in_flight: usize,
 }
 
@@ -97,7 +102,7 @@ impl Default for Config {
             bookmark_interval: Duration::from_secs(60),
             watch_timeout: Duration::from_secs(30 * 60),
             body_limit: 3 << 20,
-            max_in_flight: 400,
+            max_in_flight: 600,
         }
     }
 }
@@ -120,7 +125,7 @@ struct Inner {
     connectors: RwLock<HashMap<ExtensionKey, Arc<dyn Connector>>>,
     routes: Mutex<Router>,
     stopping: watch::Sender<bool>,
-    in_flight: in_flight::InFlight,
+    flow_control: flow_control::FlowControl,
     metrics: metrics::Metrics,
 }
 
@@ -140,7 +145,7 @@ impl ApiServer {
             connectors: RwLock::default(),
             routes: Mutex::default(),
             stopping: watch::Sender::new(false),
-            in_flight: in_flight::InFlight::new(config.max_in_flight),
+            flow_control: flow_control::FlowControl::new(config.max_in_flight),
             metrics: metrics::Metrics::default(),
             config,
         };
@@ -157,7 +162,7 @@ impl ApiServer {
 
     /// The service for an in-process client that is `user`, without credentials; `kube::Client::new` takes it.
     pub fn router_as(&self, user: UserInfo) -> Router {
-        self.router().layer(axum::Extension(user)).layer(axum::Extension(in_flight::InProcess))
+        self.router().layer(axum::Extension(user)).layer(axum::Extension(middleware::InProcess))
     }
 
     /// Adds routes beside the generic handler, behind the same authentication and authorization. Their handlers find

@@ -22,6 +22,8 @@ const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 #[derive(Default)]
 pub(crate) struct Metrics {
     requests: Mutex<BTreeMap<Asked, Answers>>,
+    /// By user, verb and resource or path.
+    denials: Mutex<BTreeMap<(String, String, String), u64>>,
     /// Watches that are running.
     pub(crate) watches: AtomicI64,
 }
@@ -46,6 +48,12 @@ struct Answers {
 }
 
 impl Metrics {
+    /// Counts that a component of the cluster was denied something: it, or its role, is wrong.
+    pub(crate) fn denied(&self, user: &str, info: &RequestInfo) {
+        let what = if info.is_resource { info.resource_path() } else { info.path.clone() };
+        *self.denials.lock().entry((user.to_owned(), info.verb.clone(), what)).or_default() += 1;
+    }
+
     /// Counts one request; the `time` of a watch says nothing and is left out.
     pub(crate) fn observe(&self, server: &ApiServer, info: &RequestInfo, code: StatusCode, time: Duration) {
         let known = info.is_resource.then(|| server.registry()).and_then(|registry| {
@@ -133,9 +141,15 @@ impl ApiServer {
                 let _ = writeln!(out, "{name}_count{{{labels}}} {}", answers.count);
             }
         }
-        let in_flight = self.inner.in_flight.count();
+        let name = "coracle_component_denials_total";
+        family(&mut out, name, "counter", "What components of the cluster were denied.");
+        for ((user, verb, resource), count) in self.inner.metrics.denials.lock().iter() {
+            let _ = writeln!(out, "{name}{{resource=\"{resource}\",user=\"{user}\",verb=\"{verb}\"}} {count}");
+        }
+        let in_flight = self.inner.flow_control.executing();
         family(&mut out, "apiserver_current_inflight_requests", "gauge", "Requests being served, watches aside.");
         let _ = writeln!(out, "apiserver_current_inflight_requests {in_flight}");
+        self.inner.flow_control.metrics(&mut out);
         let watches = self.inner.metrics.watches.load(Ordering::Relaxed);
         family(&mut out, "apiserver_longrunning_requests", "gauge", "Watches being served.");
         let _ = writeln!(out, "apiserver_longrunning_requests{{verb=\"WATCH\"}} {watches}");

@@ -1,4 +1,4 @@
-//! What every request passes: panic guard → compression → authentication → impersonation → authorization.
+//! What every request passes: panic guard → compression → authentication → impersonation → authorization → its turn ([`crate::flow_control`]).
 //!
 //! A [`UserInfo`] that is already among the request's extensions is believed: it cannot come over the wire.
 
@@ -12,6 +12,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
+use std::time::Duration;
 use tokio::time::Instant;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
@@ -20,6 +21,18 @@ use tracing::debug;
 
 /// Larger answers are compressed for those who take it. Watches have no size and are never.
 const COMPRESS_ABOVE: u64 = 128 * 1024;
+
+/// The answer to a request, or its head if it is a watch, takes no longer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+fn timed_out() -> Status {
+    let why = "request did not complete within requested timeout - context deadline exceeded";
+    Status::failure(504, "Timeout", format!("Timeout: {why}"))
+}
+
+/// Marks requests of [`crate::ApiServer::router_as`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InProcess;
 
 #[derive(Clone, Copy, Debug)]
 struct KnownSizeAbove;
@@ -43,7 +56,7 @@ async fn admit(State(server): State<ApiServer>, request: Request, next: Next) ->
     let start = Instant::now();
     let info = RequestInfo::new(request.method(), request.uri());
     let response = match check(&server, request, &info).await {
-        Ok(request) => next.run(request).await,
+        Ok((user, request)) => in_turn(&server, &user, &info, request, next).await,
         Err(status) => encode::failure(&status),
     };
     let time = start.elapsed();
@@ -53,7 +66,29 @@ async fn admit(State(server): State<ApiServer>, request: Request, next: Next) ->
     response
 }
 
-async fn check(server: &ApiServer, request: Request, info: &RequestInfo) -> Result<Request, Status> {
+/// Serves the request when it is its turn. It keeps its seat until the answer's head is ready: a watch runs on without.
+async fn in_turn(server: &ApiServer, user: &UserInfo, info: &RequestInfo, request: Request, next: Next) -> Response {
+    // Streams run for as long as they like, and are not counted at all.
+    if matches!(info.subresource.as_str(), "attach" | "exec" | "log" | "portforward" | "proxy") {
+        return next.run(request).await;
+    }
+    match server.inner.flow_control.enter(user, info).await {
+        Ok(place) => {
+            // Or a client that never sends the end of its body would keep its seat.
+            let answered = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
+            let mut response = answered.unwrap_or_else(|_| encode::failure(&timed_out()));
+            place.label(response.headers_mut());
+            response
+        }
+        Err(overload) => {
+            let mut response = encode::failure(&overload.status);
+            overload.label(response.headers_mut());
+            response
+        }
+    }
+}
+
+async fn check(server: &ApiServer, request: Request, info: &RequestInfo) -> Result<(UserInfo, Request), Status> {
     let (mut parts, body) = request.into_parts();
     let config = &server.inner.config;
     let mut user = match parts.extensions.get::<UserInfo>() {
@@ -70,15 +105,19 @@ async fn check(server: &ApiServer, request: Request, info: &RequestInfo) -> Resu
     }
     if let Decision::Deny(reason) = config.authorizer.authorize(&user, info).await {
         let why = refusal(&user, info, &reason);
+        if parts.extensions.get::<InProcess>().is_some() && user.name.starts_with("system:") {
+            debug!(why, "a component was denied");
+            server.inner.metrics.denied(&user.name, info);
+        }
         return Err(if info.is_resource {
             forbidden(info, &why)
         } else {
             Status::failure(403, "Forbidden", format!("forbidden: {why}"))
         });
     }
-    parts.extensions.insert(user);
+    parts.extensions.insert(user.clone());
     parts.extensions.insert(info.clone());
-    Ok(Request::from_parts(parts, body))
+    Ok((user, Request::from_parts(parts, body)))
 }
 
 fn forbidden(info: &RequestInfo, why: &str) -> Status {

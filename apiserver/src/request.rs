@@ -27,6 +27,8 @@ pub struct RequestInfo {
     pub name: String,
     /// What follows the subresource, slashes included (`proxy/…`).
     pub rest: String,
+    /// The field selector of a collection, as it was sent.
+    pub field_selector: String,
 }
 
 impl RequestInfo {
@@ -91,6 +93,7 @@ impl RequestInfo {
                 "delete" => "deletecollection",
                 verb => verb,
             };
+            info.field_selector = query.text("fieldSelector").unwrap_or_default().to_owned();
             // A collection narrowed to one name may be read by who may read that name.
             if let ("list" | "watch", Some(name)) = (verb, selected_name(&query)) {
                 info.name = name;
@@ -118,7 +121,8 @@ fn selected_name(query: &Query) -> Option<String> {
     (!name.is_empty() && !name.contains(['/', '%', '\\'])).then(|| name.to_owned())
 }
 
-fn percent_decode(text: &str) -> String {
+/// `%2F` is `/`.
+pub(crate) fn percent_decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;

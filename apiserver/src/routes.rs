@@ -4,7 +4,6 @@
 
 use crate::authentication::TokenAuthenticator;
 use crate::health::Endpoint;
-use crate::rbac::Rbac;
 use crate::request::RequestInfo;
 use crate::reviews::{REVIEWS, Review};
 use crate::status::Status;
@@ -17,7 +16,7 @@ use axum::response::Response;
 use axum::routing::get;
 use axum::{Extension, Json, Router};
 use http::HeaderValue;
-use http::header::CONTENT_TYPE;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -25,9 +24,9 @@ use std::sync::Arc;
 pub const VERSION: (&str, &str, &str) = ("1", "36", "v1.36.0");
 
 /// Connects everything that a complete API server serves beside stored objects.
-pub fn install_defaults(server: &ApiServer, rbac: &Rbac, tokens: &Arc<TokenAuthenticator>, signer: &Arc<TokenSigner>) {
+pub fn install_defaults(server: &ApiServer, tokens: &Arc<TokenAuthenticator>, signer: &Arc<TokenSigner>) {
     for (group, plural, kind) in REVIEWS {
-        let review = Review { kind, rbac: rbac.clone(), tokens: tokens.clone() };
+        let review = Review { kind, authorizer: server.inner.config.authorizer.clone(), tokens: tokens.clone() };
         server.set_virtual_resource(group, "v1", plural, Arc::new(review));
     }
     server.set_virtual_resource("", "v1", "serviceaccounts/token", Arc::new(TokenRequests(signer.clone())));
@@ -74,16 +73,22 @@ fn architecture() -> &'static str {
     }
 }
 
-async fn openid_configuration() -> Json<Value> {
-    Json(
-        json!({"issuer": ISSUER, "jwks_uri": format!("{ISSUER}/openid/v1/jwks"), "response_types_supported": ["id_token"],
-        "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["ES256"]}),
-    )
+/// OpenID Connect Discovery 1.0, as far as a relying party needs it to check tokens.
+async fn openid_configuration() -> Response {
+    let document = json!({"issuer": ISSUER, "jwks_uri": format!("{ISSUER}/openid/v1/jwks"),
+        "response_types_supported": ["id_token"], "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["ES256"]});
+    published(&document, "application/json")
 }
 
 async fn key_set(keys: Value) -> Response {
-    let mut response = Response::new(Body::from(keys.to_string()));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
+    published(&keys, "application/jwk-set+json")
+}
+
+fn published(document: &Value, content_type: &'static str) -> Response {
+    let mut response = Response::new(Body::from(document.to_string()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
     response
 }
 

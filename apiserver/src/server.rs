@@ -3,8 +3,9 @@
 //! A connection's peer is known before its first request: by its client certificate, or as the owner on the unix socket (whose
 //! directory only the owner may enter). Requests on it carry that [`UserInfo`]; all others are authenticated by their headers.
 
+use crate::authentication::RefusedCertificate;
 use crate::authn::UserInfo;
-use crate::certs;
+use crate::certs::Tls;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
@@ -13,7 +14,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
@@ -21,9 +21,6 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 use tracing::debug;
-
-/// TLS settings, as [`crate::certs::CertificateAuthority::tls`] makes them.
-pub use rustls::ServerConfig as TlsConfig;
 
 /// A peer that does not finish its TLS handshake in this time is disconnected.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,7 +41,7 @@ impl std::fmt::Debug for Server {
 #[derive(Clone)]
 pub struct Endpoint {
     router: Router,
-    tls: TlsAcceptor,
+    tls: Tls,
     peer: Option<SocketAddr>,
 }
 
@@ -56,8 +53,8 @@ impl std::fmt::Debug for Endpoint {
 
 impl Server {
     /// A server without listeners.
-    pub fn new(router: Router, tls: Arc<rustls::ServerConfig>) -> Self {
-        Server { endpoint: Endpoint { router, tls: TlsAcceptor::from(tls), peer: None }, listeners: JoinSet::new() }
+    pub fn new(router: Router, tls: Tls) -> Self {
+        Server { endpoint: Endpoint { router, tls, peer: None }, listeners: JoinSet::new() }
     }
 
     /// For streams that are accepted elsewhere, such as on the cluster's own network.
@@ -154,14 +151,14 @@ impl Endpoint {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.tls.accept(stream)).await;
+        let handshake =
+            tokio::time::timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(self.tls.config()).accept(stream)).await;
         let stream = match handshake {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return debug!(%error, "TLS handshake failed"),
             Err(_) => return debug!("TLS handshake timed out"),
         };
-        let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        let user = certificate.and_then(certs::user_of);
+        let user = self.tls.peer(stream.get_ref().1.peer_certificates());
         serve(self.router, stream, user, self.peer).await;
     }
 
@@ -170,17 +167,20 @@ impl Endpoint {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        serve(self.router, stream, Some(user), self.peer).await;
+        serve(self.router, stream, Ok(Some(user)), self.peer).await;
     }
 }
 
-async fn serve<S>(router: Router, stream: S, user: Option<UserInfo>, peer: Option<SocketAddr>)
+/// `user` is known by the connection, or not, or an error says why a certificate is not accepted.
+async fn serve<S>(router: Router, stream: S, user: Result<Option<UserInfo>, String>, peer: Option<SocketAddr>)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
-        if let Some(user) = &user {
-            request.extensions_mut().insert(user.clone());
+        match &user {
+            Ok(Some(user)) => drop(request.extensions_mut().insert(user.clone())),
+            Ok(None) => {}
+            Err(why) => drop(request.extensions_mut().insert(RefusedCertificate(why.clone()))),
         }
         if let Some(peer) = peer {
             request.extensions_mut().insert(ConnectInfo(peer));

@@ -15,6 +15,9 @@ use sha2::{Digest, Sha256};
 /// `iss` of every token.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
+/// `iss` of tokens in Secrets.
+pub const SECRET_ISSUER: &str = "kubernetes/serviceaccount";
+
 /// Signs and checks service-account tokens. P-256 (ES256).
 pub struct TokenSigner {
     key: KeyPair,
@@ -69,11 +72,44 @@ pub struct Claims {
     pub nbf: i64,
     /// Issuer.
     pub iss: String,
+    /// Tells this token from all others.
+    #[serde(default)]
+    pub jti: String,
     /// `system:serviceaccount:<namespace>:<name>`.
     pub sub: String,
     /// What it is for.
     #[serde(rename = "kubernetes.io")]
     pub kubernetes: KubernetesClaims,
+}
+
+/// The claims of a token that stands in a Secret of type `kubernetes.io/service-account-token`. It has no audience and does not expire.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct SecretClaims {
+    /// [`SECRET_ISSUER`].
+    pub iss: String,
+    /// `system:serviceaccount:<namespace>:<name>`.
+    pub sub: String,
+    /// Namespace of both.
+    #[serde(rename = "kubernetes.io/serviceaccount/namespace")]
+    pub namespace: String,
+    /// The Secret.
+    #[serde(rename = "kubernetes.io/serviceaccount/secret.name")]
+    pub secret: String,
+    /// The service account.
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.name")]
+    pub account: String,
+    /// Its uid.
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.uid")]
+    pub uid: String,
+}
+
+/// What a token that this cluster has signed says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verified {
+    /// Asked for by a TokenRequest.
+    Bound(Box<Claims>),
+    /// Kept in a Secret.
+    Secret(SecretClaims),
 }
 
 /// Why a signing key is none.
@@ -112,31 +148,61 @@ impl TokenSigner {
     }
 
     /// A signed token.
-    pub fn sign(&self, claims: &Claims) -> Result<String, Status> {
+    pub fn sign(&self, claims: &impl Serialize) -> Result<String, Status> {
         let header = Header { kid: Some(self.key_id.clone()), ..Header::new(Algorithm::ES256) };
         jsonwebtoken::encode(&header, claims, &self.encoding).map_err(Status::internal)
     }
 
-    /// The claims of a token that this key has signed, that is valid at `now` and meant for one of `audiences`.
-    pub fn verify(&self, token: &str, now: jiff::Timestamp, audiences: &[String]) -> Result<Claims, String> {
+    /// The token of a Secret of type `kubernetes.io/service-account-token`.
+    pub fn sign_for_secret(&self, namespace: &str, account: &BoundObject, secret: &str) -> Result<String, Status> {
+        self.sign(&SecretClaims {
+            iss: SECRET_ISSUER.to_owned(),
+            sub: format!("system:serviceaccount:{namespace}:{}", account.name),
+            namespace: namespace.to_owned(),
+            secret: secret.to_owned(),
+            account: account.name.clone(),
+            uid: account.uid.clone(),
+        })
+    }
+
+    /// The claims of a token that this key has signed and that is valid at `now`.
+    ///
+    /// # Errors
+    /// What is wrong with it, for people; nothing more than that for one that is no token of this cluster.
+    pub fn verify(&self, token: &str, now: jiff::Timestamp) -> Result<Verified, String> {
+        // Only ES256: a token that names another algorithm, or none, is refused by its header.
         let mut validation = Validation::new(Algorithm::ES256);
-        // Time is the cluster's, not the operating system's; checked below.
+        // Time is the cluster's, not the operating system's; checked below, as are issuer and audience.
         validation.validate_exp = false;
         validation.validate_nbf = false;
+        validation.validate_aud = false;
         validation.required_spec_claims.clear();
-        validation.set_issuer(&[ISSUER]);
-        validation.set_audience(audiences);
-        let decoded = jsonwebtoken::decode::<Claims>(token, &self.decoding, &validation);
-        let claims = decoded.map_err(|error| format!("invalid bearer token: {error}"))?.claims;
+        let invalid = || "invalid bearer token".to_owned();
+        let because = |why: &str| format!("[invalid bearer token, {why}]");
+        let decoded = jsonwebtoken::decode::<Value>(token, &self.decoding, &validation);
+        let claims = decoded.map_err(|_| invalid())?.claims;
+        match claims["iss"].as_str() {
+            Some(ISSUER) => {}
+            Some(SECRET_ISSUER) => {
+                return serde_json::from_value(claims).map(Verified::Secret).map_err(|_| invalid());
+            }
+            _ => return Err(invalid()),
+        }
+        let claims: Claims = serde_json::from_value(claims).map_err(|_| invalid())?;
         let now = now.as_second();
         if now >= claims.exp {
-            return Err("invalid bearer token: service account token has expired".to_owned());
+            return Err(because("service account token has expired"));
         }
         // Clocks of whoever issued and whoever checks are the same one; a second of rounding is allowed.
         if now + 1 < claims.nbf {
-            return Err("invalid bearer token: service account token is not valid yet".to_owned());
+            return Err(because("service account token is not valid yet"));
         }
-        Ok(claims)
+        let subject =
+            format!("system:serviceaccount:{}:{}", claims.kubernetes.namespace, claims.kubernetes.serviceaccount.name);
+        if claims.sub != subject {
+            return Err(because("sub claim is invalid"));
+        }
+        Ok(Verified::Bound(Box::new(claims)))
     }
 
     /// The public key set (`/openid/v1/jwks`).
@@ -153,19 +219,39 @@ fn coordinates(key: &KeyPair) -> (String, String) {
     (URL_SAFE_NO_PAD.encode(&point[1..33]), URL_SAFE_NO_PAD.encode(&point[33..65]))
 }
 
+/// The user that a service account is.
+fn service_account(namespace: &str, sub: &str, uid: &str) -> UserInfo {
+    let groups = ["system:serviceaccounts", &format!("system:serviceaccounts:{namespace}")];
+    let mut user = UserInfo::new(sub, &groups);
+    uid.clone_into(&mut user.uid);
+    user
+}
+
+impl SecretClaims {
+    /// The user these claims stand for.
+    pub fn user(&self) -> UserInfo {
+        service_account(&self.namespace, &self.sub, &self.uid)
+    }
+}
+
 impl Claims {
     /// The user these claims stand for.
     pub fn user(&self) -> UserInfo {
-        let namespace = &self.kubernetes.namespace;
-        let groups = ["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
-        let mut user = UserInfo::new(&self.sub, &groups.each_ref().map(String::as_str));
-        user.uid = self.kubernetes.serviceaccount.uid.clone();
-        if let Some(pod) = &self.kubernetes.pod {
-            user.extra.insert("authentication.kubernetes.io/pod-name".into(), vec![pod.name.clone()]);
-            user.extra.insert("authentication.kubernetes.io/pod-uid".into(), vec![pod.uid.clone()]);
+        let KubernetesClaims { namespace, serviceaccount, pod, node, .. } = &self.kubernetes;
+        let mut user = service_account(namespace, &self.sub, &serviceaccount.uid);
+        let mut extra = |key: &str, value: &str| {
+            if !value.is_empty() {
+                user.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value.to_owned()]);
+            }
+        };
+        if !self.jti.is_empty() {
+            extra("credential-id", &format!("JTI={}", self.jti));
         }
-        if let Some(node) = &self.kubernetes.node {
-            user.extra.insert("authentication.kubernetes.io/node-name".into(), vec![node.name.clone()]);
+        for (what, object) in [("pod", pod), ("node", node)] {
+            if let Some(BoundObject { name, uid }) = object {
+                extra(&format!("{what}-name"), name);
+                extra(&format!("{what}-uid"), uid);
+            }
         }
         user
     }
@@ -180,25 +266,58 @@ mod tests {
         let kubernetes =
             KubernetesClaims { namespace: "ci".into(), serviceaccount, pod: None, node: None, secret: None };
         let sub = "system:serviceaccount:ci:builder".into();
-        Claims { aud: vec![ISSUER.into()], exp, iat: 1000, nbf: 1000, iss: ISSUER.into(), sub, kubernetes }
+        let (aud, jti) = (vec![ISSUER.into()], "j1".into());
+        Claims { aud, exp, iat: 1000, nbf: 1000, iss: ISSUER.into(), jti, sub, kubernetes }
+    }
+
+    fn at(second: i64) -> jiff::Timestamp {
+        jiff::Timestamp::from_second(second).expect("a time")
     }
 
     #[test]
-    fn a_token_is_valid_until_it_expires_for_its_audience_and_under_its_own_key() {
+    fn a_token_is_valid_until_it_expires_and_under_its_own_key() {
         let signer = TokenSigner::generate().expect("a key");
         let again = TokenSigner::from_pem(&signer.to_pem()).expect("read back");
-        let at = |second| jiff::Timestamp::from_second(second).expect("a time");
         let token = signer.sign(&claims(2000)).expect("signed");
-        let audience = [ISSUER.to_owned()];
+        assert_eq!(again.verify(&token, at(1500)), Ok(Verified::Bound(Box::new(claims(2000)))));
+        let wrong = |signer: &TokenSigner, token: &str, time| signer.verify(token, at(time)).expect_err("refused");
+        assert_eq!(wrong(&again, &token, 2000), "[invalid bearer token, service account token has expired]");
+        assert_eq!(wrong(&again, &token, 900), "[invalid bearer token, service account token is not valid yet]");
+        assert_eq!(wrong(&TokenSigner::generate().expect("a key"), &token, 1500), "invalid bearer token");
+        assert_eq!(wrong(&again, "a.b.c", 1500), "invalid bearer token");
+    }
+
+    #[test]
+    fn a_token_must_be_signed_as_its_key_signs() {
+        let signer = TokenSigner::generate().expect("a key");
+        let token = signer.sign(&claims(2000)).expect("signed");
+        let mut parts = token.split('.');
+        let (_, payload, signature) = (parts.next(), parts.next().expect("claims"), parts.next().expect("a signature"));
+        let header = |alg: &str| URL_SAFE_NO_PAD.encode(json!({"alg": alg, "typ": "JWT"}).to_string());
+        let forged = URL_SAFE_NO_PAD.encode(json!(Claims { sub: "system:admin".into(), ..claims(2000) }).to_string());
+        for token in [
+            format!("{}.{payload}.", header("none")),
+            format!("{}.{payload}.{signature}", header("none")),
+            format!("{}.{payload}.{signature}", header("HS256")),
+            format!("{}.{forged}.{signature}", header("ES256")),
+            format!("{}.{payload}", header("ES256")),
+        ] {
+            assert_eq!(signer.verify(&token, at(1500)).expect_err(&token), "invalid bearer token");
+        }
+    }
+
+    #[test]
+    fn who_a_token_stands_for_is_told_with_what_it_is_bound_to() {
+        let mut bound = claims(2000);
+        bound.kubernetes.pod = Some(BoundObject { name: "web".into(), uid: "u2".into() });
+        bound.kubernetes.node = Some(BoundObject { name: "node-1".into(), uid: "u3".into() });
+        let user = bound.user();
+        let extra: Vec<String> = user.extra.iter().map(|(key, value)| format!("{key}={}", value.join(","))).collect();
         assert_eq!(
-            again.verify(&token, at(1500), &audience).expect("valid").user().name,
-            "system:serviceaccount:ci:builder"
+            extra,
+            ["credential-id=JTI=j1", "node-name=node-1", "node-uid=u3", "pod-name=web", "pod-uid=u2"]
+                .map(|extra| format!("authentication.kubernetes.io/{extra}"))
         );
-        assert!(again.verify(&token, at(2000), &audience).expect_err("expired").contains("expired"));
-        assert!(again.verify(&token, at(900), &audience).expect_err("too early").contains("not valid yet"));
-        assert!(again.verify(&token, at(1500), &["vault".to_owned()]).is_err());
-        let other = TokenSigner::generate().expect("a key");
-        assert!(other.verify(&token, at(1500), &audience).is_err());
-        assert!(again.verify("a.b.c", at(1500), &audience).is_err());
+        assert_eq!(user.groups, ["system:serviceaccounts", "system:serviceaccounts:ci", "system:authenticated"]);
     }
 }

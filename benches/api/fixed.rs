@@ -3,7 +3,7 @@
 
 use crate::client::Address;
 use anyhow::{Context, Result};
-use apiserver::certs::{CertificateAuthority, Identity};
+use apiserver::certs::{CertificateAuthority, Identity, ServingCertificate};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
@@ -12,6 +12,7 @@ use std::convert::Infallible;
 use std::io::{BufRead, BufReader, Write};
 use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
 
 /// What makes the benchmark be that server.
@@ -72,7 +73,8 @@ pub(crate) fn serve() -> Result<()> {
     std::io::stdin().read_line(&mut line)?;
     let Order { length, authority, serving } = serde_json::from_str(&line)?;
     let identity = |(certificate, key)| Identity { certificate, key };
-    let tls = CertificateAuthority::from_pem(&identity(authority))?.tls(&identity(serving))?;
+    let serving = Arc::new(ServingCertificate::from_pem(&identity(serving))?);
+    let tls = CertificateAuthority::from_pem(&identity(authority))?.tls(serving)?.config();
     let body = Bytes::from(vec![b'v'; length]);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -4,6 +4,7 @@
 //! (`queue`), a reconcile per key which first decides (a pure function of what the informers show) and then writes
 //! through a `session::Session`. What pods do on a node is the kubelet's; what packets do is the proxy's.
 
+mod certificates;
 mod clock;
 mod cluster_role_aggregation;
 mod cron_job;
@@ -28,11 +29,14 @@ mod queue;
 mod random;
 mod replica_set;
 mod scheduler;
+mod secret_tokens;
 mod session;
 mod stateful_set;
 mod volume_binding;
 
+pub use certificates::{CertificateSigner, SigningRequest};
 pub use clock::Clock;
+pub use secret_tokens::{SecretAccount, SecretTokens};
 
 use informer::{Change, Informer, Informers, Update};
 use queue::{Next, Queue};
@@ -43,7 +47,7 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 /// What the controllers must be told.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     /// The source of all chance: name suffixes, ties between nodes.
     pub seed: u64,
@@ -53,11 +57,41 @@ pub struct Config {
     pub ca_pem: String,
     /// Addresses for Services of type LoadBalancer, as `address/prefix`; without any they stay pending.
     pub load_balancer_pool: Vec<String>,
+    /// The client of each component, by its name; without, all work with the one they were started with.
+    pub clients: Option<Clients>,
+    /// Signs approved CertificateSigningRequests; without, they wait for another signer.
+    pub certificates: Option<Arc<dyn CertificateSigner>>,
+    /// Signs the tokens of Secrets of type `kubernetes.io/service-account-token`; without, those stay empty.
+    pub secret_tokens: Option<SecretTokens>,
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config").field("seed", &self.seed).finish_non_exhaustive()
+    }
+}
+
+/// Gives every component a client of its own, which may do only what that component does.
+#[derive(Clone)]
+pub struct Clients(pub Arc<dyn Fn(&str) -> kube::Client + Send + Sync>);
+
+impl std::fmt::Debug for Clients {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Clients(..)")
+    }
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Config { seed: 0, clock: Clock::starting_now(), ca_pem: String::new(), load_balancer_pool: vec![] }
+        Config {
+            seed: 0,
+            clock: Clock::starting_now(),
+            ca_pem: String::new(),
+            load_balancer_pool: vec![],
+            clients: None,
+            certificates: None,
+            secret_tokens: None,
+        }
     }
 }
 
@@ -78,10 +112,13 @@ impl Controllers {
 /// is stopped or dropped.
 pub fn start(client: kube::Client, informers: Informers, config: Config) -> Controllers {
     let (events, write_events) = event::Recorder::new(client.clone(), config.clock, informers.activity().clone());
-    let shared = Shared { client, informers, clock: config.clock, events, seed: config.seed };
+    let clients = config.clients.clone();
+    let shared = Shared { client, clients, informers, clock: config.clock, events, seed: config.seed };
     let mut tasks = JoinSet::new();
     tasks.spawn(write_events);
     namespaces::start(&shared, &config, &mut tasks);
+    certificates::start(&shared, &config, &mut tasks);
+    secret_tokens::start(&shared, &config, &mut tasks);
     scheduler::start(&shared, &mut tasks);
     deployment::start(&shared, &mut tasks);
     replica_set::start(&shared, &mut tasks);
@@ -107,6 +144,7 @@ pub fn start(client: kube::Client, informers: Informers, config: Config) -> Cont
 #[derive(Clone)]
 pub(crate) struct Shared {
     client: kube::Client,
+    clients: Option<Clients>,
     informers: Informers,
     clock: Clock,
     events: event::Recorder,
@@ -114,6 +152,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// The same for the component `name`, with its own client.
+    fn as_component(&self, name: &str) -> Shared {
+        let client = self.clients.as_ref().map_or_else(|| self.client.clone(), |Clients(client)| client(name));
+        Shared { client, ..self.clone() }
+    }
+
     /// The generator of the controller `name`.
     fn random(&self, name: &str) -> Random {
         Random::of(self.seed, name)
@@ -133,6 +177,7 @@ pub(crate) trait Controller: Send + Sync + 'static {
 
 /// Works off `queue` with `controller`. A key is done when the informers show what its reconcile has written.
 async fn run<C: Controller>(shared: Shared, queue: Queue<Key>, controller: C) {
+    let shared = shared.as_component(C::NAME);
     let controller = Arc::new(controller);
     let reconcile = |key: Key| {
         let (controller, session) = (controller.clone(), Session::new(&shared, C::NAME));

@@ -44,7 +44,12 @@ pub(crate) fn start(shared: &Shared, config: &Config, tasks: &mut JoinSet<()>) {
 async fn create_default_namespaces(shared: Shared) {
     let _working = shared.informers.activity().begin();
     for name in DEFAULT_NAMESPACES {
-        while let Err(error) = create_namespace(&Session::new(&shared, DefaultNamespaces::NAME), name).await {
+        while let Err(error) = create_namespace(
+            &Session::new(&shared.as_component(DefaultNamespaces::NAME), DefaultNamespaces::NAME),
+            name,
+        )
+        .await
+        {
             tracing::debug!(namespace = name, %error, "namespace not created; will try again");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

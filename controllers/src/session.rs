@@ -145,9 +145,14 @@ impl Session {
 
     /// Replaces an object's status; fails with a conflict if it has changed since it was read.
     pub(crate) async fn replace_status<K: Object>(&self, object: &K) -> Result<K> {
+        self.replace_part("status", object).await
+    }
+
+    /// The same through another subresource.
+    pub(crate) async fn replace_part<K: Object>(&self, subresource: &str, object: &K) -> Result<K> {
         let metadata = object.metadata();
         let request = collection::<K>(metadata)
-            .replace_subresource("status", name(metadata), &post(), encode(object)?)
+            .replace_subresource(subresource, name(metadata), &post(), encode(object)?)
             .map_err(request_error)?;
         self.write(request).await
     }

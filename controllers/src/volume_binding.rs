@@ -157,7 +157,7 @@ struct VolumeKeeper {
 }
 
 impl Controller for VolumeKeeper {
-    const NAME: &'static str = "persistentvolume-protection-controller";
+    const NAME: &'static str = "persistentvolume-controller";
 
     async fn reconcile(&self, session: &Session, key: &Key) -> Result<Next> {
         let Some(volume) = self.volumes.get("", &key.name) else { return Ok(Next::OnChange) };

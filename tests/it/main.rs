@@ -7,6 +7,7 @@ mod fixture;
 mod floors;
 mod introspection;
 mod kubectl;
+mod least_rights;
 mod pods;
 mod proxy;
 mod reachability_test;

@@ -17,7 +17,6 @@ mod write;
 
 use crate::authn::UserInfo;
 use crate::extension::{VirtualRequest, key};
-use crate::in_flight::InProcess;
 use crate::negotiate::{Form, Format, Media};
 use crate::registry::ResourceKind;
 use crate::request::{Query, RequestInfo};
@@ -90,12 +89,6 @@ async fn dispatch(server: ApiServer, info: RequestInfo, user: UserInfo, request:
     }
     let kind = server.registry().lookup(&info.group, &info.version, &info.resource).cloned();
     let kind = kind.ok_or_else(no_such_resource)?;
-    let _place = if info.verb == "watch" {
-        None
-    } else {
-        let in_process = request.extensions().get::<InProcess>().is_some();
-        server.inner.in_flight.enter(&user, in_process).await?
-    };
     let (parts, body) = request.into_parts();
     let query = Query::new(&parts.uri);
     let media = Media::new(&parts.headers, &query)?;

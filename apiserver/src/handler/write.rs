@@ -117,9 +117,7 @@ impl Call {
             }
         }
         new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
-        // A verdict on a CertificateSigningRequest is a part of its status.
-        let prepared_as = if *part == Part::Approval { "status" } else { subresource };
-        (self.kind.prepare)(&self.kind, new, Some(old), prepared_as);
+        (self.kind.prepare)(&self.kind, new, Some(old), subresource);
         self.fill_in(new);
         let admission = self.admission(AdmissionOperation::Update, name, subresource, Some(old), options.dry_run);
         admission.mutate(new).await?;

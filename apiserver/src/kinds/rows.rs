@@ -3,8 +3,8 @@
 use super::allocation::Allocator;
 use super::table::{name_and_age, name_and_creation};
 use super::{
-    autoscaling, batch, cluster_network_policy, config, endpoints, event, ingress, limits, misc, network_policy, node,
-    pod, quota, rbac, service, volumes, warnings, workload,
+    autoscaling, batch, cluster_network_policy, config, endpoints, event, flow_control, ingress, limits, misc,
+    network_policy, node, pod, quota, rbac, service, signing_request, volumes, warnings, workload,
 };
 use crate::registry::{Column, NameRule, ResourceKind};
 use std::sync::Arc;
@@ -425,7 +425,9 @@ fn group_rows() -> Vec<ResourceKind> {
             .with_table(
                 [text("Age"), text("SignerName"), text("Requestor"), text("RequestedDuration"), text("Condition")],
                 misc::signing_request_row,
-            ),
+            )
+            .with_prepare(signing_request::prepare)
+            .with_validation(signing_request::errors),
         v1(networking, "IngressClass", "ingressclasses")
             .cluster_scoped()
             .with_generation()
@@ -576,16 +578,22 @@ fn group_rows() -> Vec<ResourceKind> {
             .with_generation()
             .with_selectable_fields(&["spec.nodeName", "spec.driver"])
             .with_table([text("Node"), text("Driver"), text("Pool"), text("Age")], misc::resource_slice_row),
-        v1(flow, "FlowSchema", "flowschemas").cluster_scoped().with_generation().with_status().with_table(
-            [
-                text("PriorityLevel"),
-                text("MatchingPrecedence"),
-                text("DistinguisherMethod"),
-                text("Age"),
-                text("MissingPL"),
-            ],
-            misc::flow_schema_row,
-        ),
+        v1(flow, "FlowSchema", "flowschemas")
+            .cluster_scoped()
+            .with_generation()
+            .with_status()
+            .with_table(
+                [
+                    text("PriorityLevel"),
+                    text("MatchingPrecedence"),
+                    text("DistinguisherMethod"),
+                    text("Age"),
+                    text("MissingPL"),
+                ],
+                misc::flow_schema_row,
+            )
+            .with_defaults(flow_control::default_schema)
+            .with_validation(flow_control::schema),
         v1(flow, "PriorityLevelConfiguration", "prioritylevelconfigurations")
             .cluster_scoped()
             .with_generation()
@@ -600,7 +608,9 @@ fn group_rows() -> Vec<ResourceKind> {
                     text("Age"),
                 ],
                 misc::priority_level_row,
-            ),
+            )
+            .with_defaults(flow_control::default_level)
+            .with_validation(flow_control::level),
         ResourceKind::new("policy.networking.k8s.io", "v1alpha2", "ClusterNetworkPolicy", "clusternetworkpolicies")
             .cluster_scoped()
             .with_short_names(&["cnp"])

@@ -1,7 +1,7 @@
 //! The kinds that keep pods running: Deployment, ReplicaSet, ReplicationController, StatefulSet, DaemonSet.
 
 use super::field::{complaints, immutable, invalid, not_negative, one_of};
-use super::json::{child, fill, int, list_mut, object, present, put, same, text};
+use super::json::{child, fill, int, list, list_mut, object, present, put, same, text};
 use super::table::{age, containers_and_images, label_text, name, number, selector_text};
 use super::{metadata, names, pod, selector};
 use crate::registry::ResourceKind;
@@ -275,8 +275,26 @@ pub(super) fn stateful_set(kind: &ResourceKind, object: &Value, old: Option<&Val
     if !service.is_empty() {
         errors.extend(complaints("spec.serviceName", service, names::dns_subdomain(service)));
     }
-    selector_and_template(object, "statefulset", &mut errors);
+    selector_and_template(&with_claims(object), "statefulset", &mut errors);
     errors
+}
+
+/// The object with a volume in its template for each claim template, as its pods will have.
+fn with_claims(object: &Value) -> Value {
+    let mut object = object.clone();
+    let names: Vec<String> = list(&object, "/spec/volumeClaimTemplates")
+        .iter()
+        .map(|claim| text(claim, "/metadata/name").to_owned())
+        .filter(|name| !list(&object, "/spec/template/spec/volumes").iter().any(|volume| text(volume, "/name") == name))
+        .collect();
+    let spec = object.pointer_mut("/spec/template/spec").filter(|spec| spec.is_object() && !names.is_empty());
+    if let Some(spec) = spec {
+        let mut volumes = list(spec, "/volumes").to_vec();
+        volumes
+            .extend(names.into_iter().map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}})));
+        spec["volumes"] = volumes.into();
+    }
+    object
 }
 
 /// Fields of a StatefulSet that may change.
@@ -434,6 +452,18 @@ mod tests {
             object["spec"],
             json!({"selector": {"matchLabels": {"app": "web"}}, "replicas": 1, "revisionHistoryLimit": 10, "progressDeadlineSeconds": 600,
                 "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}}}),
+        );
+    }
+
+    #[test]
+    fn a_stateful_sets_pods_may_mount_what_its_claim_templates_make() {
+        let mut spec = with("/volumeClaimTemplates", json!([{"metadata": {"name": "data"}}]));
+        spec["template"]["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
+        assert_eq!(said("apps", "StatefulSet", workload(spec.clone()), None), Vec::<String>::new());
+        spec["template"]["spec"]["containers"][0]["volumeMounts"][0]["name"] = "other".into();
+        assert_eq!(
+            said("apps", "StatefulSet", workload(spec), None),
+            ["spec.template.spec.containers[0].volumeMounts[0].name: Not found: \"other\""]
         );
     }
 

@@ -2,7 +2,6 @@
 
 use crate::support::{Server, config, with};
 use apiserver::authentication::TokenAuthenticator;
-use apiserver::rbac::Rbac;
 use apiserver::registry::{Column, ResourceKind};
 use apiserver::schema::structural::object_type;
 use apiserver::tokens::TokenSigner;
@@ -16,7 +15,6 @@ const WIDGETS: &str = "/apis/example.dev/v1/namespaces/default/widgets";
 /// A complete server to which `widgets.example.dev` has been added.
 async fn server() -> Server {
     let mut server = with(Config { admission: admission::standard(), ..config() }).await;
-    let rbac = Rbac::start(server.api.store().clone(), |bytes| serde_json::from_slice(bytes).ok()).await;
     let signer = Arc::new(TokenSigner::generate().expect("a key"));
     let tokens = Arc::new(TokenAuthenticator::new(
         server.api.store().clone(),
@@ -24,7 +22,7 @@ async fn server() -> Server {
         String::new(),
         jiff::Timestamp::now,
     ));
-    apiserver::install_defaults(&server.api, &rbac, &tokens, &signer);
+    apiserver::install_defaults(&server.api, &tokens, &signer);
     server.router = server.api.router_as(apiserver::authn::UserInfo::admin());
     let schema = json!({"type": "object", "properties": {
         "spec": {"type": "object", "properties": {

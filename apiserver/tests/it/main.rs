@@ -1,8 +1,10 @@
 //! The API server's edge: requests in, answers out, over the in-process router.
 
+mod access;
 mod added_kind;
 mod admission;
 mod apply;
+mod credentials;
 mod deletion;
 mod forms;
 mod garbage;

@@ -3,7 +3,6 @@
 use apiserver::authentication::TokenAuthenticator;
 use apiserver::authn::UserInfo;
 use apiserver::kinds::{Networking, registry};
-use apiserver::rbac::Rbac;
 use apiserver::tokens::TokenSigner;
 use apiserver::{ApiServer, Config};
 use axum::Router;
@@ -48,10 +47,9 @@ pub(crate) async fn with(config: Config) -> Server {
 pub(crate) async fn complete() -> Server {
     let Server { api, .. } = server().await;
     let (store, now) = (api.store().clone(), api.now());
-    let rbac = Rbac::start(store.clone(), |bytes| serde_json::from_slice(bytes).ok()).await;
     let signer = Arc::new(TokenSigner::generate().expect("a key"));
     let tokens = Arc::new(TokenAuthenticator::new(store, signer.clone(), "admin".to_owned(), move || now));
-    apiserver::install_defaults(&api, &rbac, &tokens, &signer);
+    apiserver::install_defaults(&api, &tokens, &signer);
     let router = api.router_as(UserInfo::admin());
     Server { api, router }
 }

@@ -23,7 +23,10 @@ use tokio::task::JoinSet;
 
 const WORKERS: usize = 20;
 
+const NAME: &str = "garbage-collector";
+
 pub(crate) fn start(shared: &Shared, tasks: &mut JoinSet<()>) {
+    let shared = &shared.as_component(NAME);
     let collector = Arc::new(Collector {
         client: shared.client.clone(),
         graph: Mutex::default(),
@@ -40,7 +43,7 @@ pub(crate) fn start(shared: &Shared, tasks: &mut JoinSet<()>) {
             let collector = collector.clone();
             async move { collector.look(&uid).await }
         };
-        queue.work("garbage-collector", WORKERS, look).await;
+        queue.work(NAME, WORKERS, look).await;
     });
 }
 

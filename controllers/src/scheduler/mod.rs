@@ -40,7 +40,7 @@ const UNSCHEDULABLE_FOR: Duration = Duration::from_secs(300);
 
 pub(crate) fn start(shared: &Shared, tasks: &mut JoinSet<()>) {
     let scheduler = Scheduler {
-        client: shared.client.clone(),
+        client: shared.as_component(NAME).client,
         clock: shared.clock,
         events: shared.events.named(NAME),
         seed: shared.seed,

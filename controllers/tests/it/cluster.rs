@@ -22,8 +22,8 @@ impl Cluster {
         let informers = Informers::new(client.clone(), Activity::default());
         let clock =
             Clock::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000), tokio::time::Instant::now());
-        let config =
-            Config { seed: 1, clock, ca_pem: "CA".to_owned(), load_balancer_pool: vec!["172.18.255.0/29".to_owned()] };
+        let load_balancer_pool = vec!["172.18.255.0/29".to_owned()];
+        let config = Config { seed: 1, clock, ca_pem: "CA".to_owned(), load_balancer_pool, ..Config::default() };
         let controllers = controllers::start(client.clone(), informers.clone(), config);
         let cluster = Cluster { api, client, informers, _controllers: controllers };
         for name in ["node-1", "node-2"] {

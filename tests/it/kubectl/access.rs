@@ -23,9 +23,10 @@ async fn roles_decide_what_a_service_account_may_do() {
             $ kubectl auth can-i --list --as=system:serviceaccount:default:robot | grep '^pods'
             pods [] [] [get list]
             $ kubectl auth whoami
-            ATTRIBUTE   VALUE
-            Username    kubernetes-admin
-            Groups      [system:masters system:authenticated]
+            ATTRIBUTE                                           VALUE
+            Username                                            kubernetes-admin
+            Groups                                              [system:masters system:authenticated]
+            Extra: authentication.kubernetes.io/credential-id   [X509SHA256=…]
             $ kubectl delete pod any --as=system:serviceaccount:default:robot
             Error from server (Forbidden): pods "any" is forbidden: User "system:serviceaccount:default:robot" cannot delete resource "pods" in API group "" in the namespace "default"
             [exit 1]
@@ -35,9 +36,9 @@ async fn roles_decide_what_a_service_account_may_do() {
             2
             $ server=$(kubectl config view --minify -o jsonpath='{.clusters[0].cluster.server}')
             > k="kubectl --kubeconfig /dev/null --server $server --insecure-skip-tls-verify --token $(cat token)"
-            > $k auth whoami | head -2; $k get pods; $k get secrets
-            ATTRIBUTE   VALUE
-            Username    system:serviceaccount:default:robot
+            > $k auth whoami | awk 'NR < 3 {print $1, $2}'; $k get pods; $k get secrets
+            ATTRIBUTE VALUE
+            Username system:serviceaccount:default:robot
             No resources found in default namespace.
             Error from server (Forbidden): secrets is forbidden: User "system:serviceaccount:default:robot" cannot list resource "secrets" in API group "" in the namespace "default"
             [exit 1]

@@ -2,6 +2,7 @@
 
 mod access;
 mod admission;
+mod certificates;
 mod objects;
 mod pods;
 mod table;

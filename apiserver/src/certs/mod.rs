@@ -3,16 +3,24 @@
 //! P-256 keys, so that a cluster starts in milliseconds. A client certificate's CN is the user and its O are the groups, as in
 //! Kubernetes' "X509 client certificates". What is secret is handed out as PEM text; who stores it sees to its permissions.
 
+mod requests;
+mod tls;
+
+pub use requests::{Purpose, requested_name};
+pub use tls::{ServingCertificate, Tls};
+
 use crate::authn::UserInfo;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
 };
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use sha2::{Digest, Sha256};
 use std::net::IpAddr;
-use std::sync::Arc;
+
+/// Days for which a serving certificate is valid.
+const SERVING_DAYS: i64 = 365;
 
 /// A certificate and its private key, as PEM.
 #[derive(Clone)]
@@ -89,7 +97,7 @@ impl CertificateAuthority {
         params.subject_alt_names.extend(addresses.iter().map(|ip| SanType::IpAddress(*ip)));
         params.distinguished_name = name("kube-apiserver", &[]);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        self.sign(params, 365)
+        self.sign(params, SERVING_DAYS)
     }
 
     /// A client certificate for a user in groups, valid for a year.
@@ -108,24 +116,6 @@ impl CertificateAuthority {
         let certificate = params.signed_by(&key, &self.issuer)?.pem();
         Ok(Identity { certificate, key: key.serialize_pem() })
     }
-
-    /// TLS with this serving identity: HTTP/2 and HTTP/1.1, client certificates of this authority accepted but not required.
-    pub fn tls(&self, serving: &Identity) -> Result<Arc<rustls::ServerConfig>, CertificateError> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(self.certificate.as_bytes())?)?;
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-            .allow_unauthenticated()
-            .build()?;
-        let chain = vec![CertificateDer::from_pem_slice(serving.certificate.as_bytes())?];
-        let key = PrivateKeyDer::from_pem_slice(serving.key.as_bytes())?;
-        let mut config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, key)?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Arc::new(config))
-    }
 }
 
 /// The DER form of a certificate in PEM; `None` if it is none.
@@ -139,7 +129,11 @@ pub fn user_of(certificate: &CertificateDer<'_>) -> Option<UserInfo> {
     let subject = parsed.subject();
     let user = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
     let groups: Vec<&str> = subject.iter_organization().filter_map(|group| group.as_str().ok()).collect();
-    Some(UserInfo::new(user, &groups))
+    let mut user = UserInfo::new(user, &groups);
+    let fingerprint: String = Sha256::digest(certificate).iter().map(|byte| format!("{byte:02x}")).collect();
+    let credential = vec![format!("X509SHA256={fingerprint}")];
+    user.extra.insert("authentication.kubernetes.io/credential-id".to_owned(), credential);
+    Some(user)
 }
 
 fn name(common_name: &str, organizations: &[&str]) -> DistinguishedName {
@@ -176,12 +170,5 @@ mod tests {
         let user = user_of(&der).expect("a user");
         assert_eq!(user.name, "alice");
         assert_eq!(user.groups, ["system:masters", "system:authenticated"]);
-    }
-
-    #[test]
-    fn a_serving_identity_makes_a_tls_configuration() {
-        let authority = CertificateAuthority::generate().expect("an authority");
-        let serving = authority.serving(&["localhost"], &["127.0.0.1".parse().expect("an address")]).expect("serving");
-        authority.tls(&serving).expect("a configuration");
     }
 }
