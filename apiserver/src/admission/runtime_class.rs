@@ -2,10 +2,12 @@
 //!
 //! Follows `plugin/pkg/admission/runtimeclass` (KEP-688, pod overhead).
 
+use super::pod_amounts::quantities;
 use super::{Admission, AdmissionRequest, Mutation};
 use crate::status::Status;
 use async_trait::async_trait;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// The plug-in.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,6 +20,10 @@ async fn class_of(request: &AdmissionRequest<'_>, pod: &Value) -> Result<Value, 
     }
     let found = request.object(&format!("/registry/runtimeclasses.node.k8s.io/{name}")).await?;
     found.ok_or_else(|| request.forbidden(&format!("pod rejected: RuntimeClass {name:?} not found")))
+}
+
+fn nanos(amounts: &Value) -> BTreeMap<String, i128> {
+    quantities(amounts).into_iter().map(|(resource, amount)| (resource, amount.nanos())).collect()
 }
 
 #[async_trait]
@@ -67,7 +73,8 @@ impl Admission for RuntimeClasses {
                 Err(request
                     .forbidden("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"))
             }
-            _ if given == fixed => Ok(()),
+            // The class may say the same in another form.
+            _ if nanos(given) == nanos(fixed) => Ok(()),
             _ => Err(request.forbidden("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead")),
         }
     }

@@ -151,7 +151,7 @@ async fn a_pods_priority_cannot_be_set_past_its_class_and_one_class_is_the_defau
 async fn a_runtime_class_must_exist_and_gives_overhead_and_a_place() {
     let server = server().await;
     service_account(&server, json!({"metadata": {"name": "default"}})).await;
-    let class = json!({"metadata": {"name": "heavy"}, "handler": "heavy", "overhead": {"podFixed": {"cpu": "250m"}},
+    let class = json!({"metadata": {"name": "heavy"}, "handler": "heavy", "overhead": {"podFixed": {"cpu": "0.25"}},
         "scheduling": {"nodeSelector": {"kind": "big"}, "tolerations": [{"key": "big", "operator": "Exists"}]}});
     server.post("/apis/node.k8s.io/v1/runtimeclasses", class).await.created();
     let with = |fields: Value| {

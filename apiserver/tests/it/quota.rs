@@ -1,12 +1,17 @@
 //! Quotas at the edge: what is refused and in which words, what is counted and what is free again, whoever races.
 
-use crate::support::{Server, config, configmap, with};
+use crate::support::{Server, config, configmap, over};
 use apiserver::registry::ResourceKind;
 use apiserver::schema::structural::object_type;
 use apiserver::{Config, admission};
+use async_trait::async_trait;
 use futures::future::join_all;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use store::{Committed, KeyValue, MemoryStore, Page, Range, RangeError, Revision, Store, Txn, TxnError, Watch};
 
 const QUOTAS: &str = "/api/v1/namespaces/default/resourcequotas";
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -14,8 +19,62 @@ const CONFIGMAPS: &str = "/api/v1/namespaces/default/configmaps";
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 const CLAIMS: &str = "/api/v1/namespaces/default/persistentvolumeclaims";
 
+/// A store which lets others go first before each operation, as often as chance wants it: one whose clients race.
+struct Restless {
+    inner: MemoryStore,
+    random: Mutex<StdRng>,
+}
+
+impl Restless {
+    async fn let_others_go_first(&self) {
+        let times = self.random.lock().expect("nobody panics with it").random_range(0..4);
+        for _ in 0..times {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Restless {
+    async fn txn(&self, txn: Txn) -> Result<Committed, TxnError> {
+        self.let_others_go_first().await;
+        self.inner.txn(txn).await
+    }
+
+    async fn get(&self, key: &str) -> Option<KeyValue> {
+        self.let_others_go_first().await;
+        self.inner.get(key).await
+    }
+
+    async fn range(&self, range: Range) -> Result<Page, RangeError> {
+        self.let_others_go_first().await;
+        self.inner.range(range).await
+    }
+
+    fn watch(&self, prefix: &str, from: Revision) -> Watch {
+        self.inner.watch(prefix, from)
+    }
+
+    fn request_progress(&self) {
+        self.inner.request_progress();
+    }
+
+    fn revision(&self) -> Revision {
+        self.inner.revision()
+    }
+
+    async fn compact(&self, revision: Revision) {
+        self.inner.compact(revision).await;
+    }
+}
+
 async fn server() -> Server {
-    let server = with(Config { admission: admission::standard(), ..config() }).await;
+    seeded(0).await
+}
+
+async fn seeded(seed: u64) -> Server {
+    let store = Restless { inner: MemoryStore::new(), random: Mutex::new(StdRng::seed_from_u64(seed)) };
+    let server = over(Arc::new(store), Config { admission: admission::standard(), ..config() }).await;
     let account = json!({"metadata": {"name": "default"}});
     server.post("/api/v1/namespaces/default/serviceaccounts", account).await.created();
     server
@@ -129,6 +188,27 @@ async fn an_update_is_charged_by_the_difference() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_resize_is_charged_and_refused_like_a_new_pod() {
+    let server = server().await;
+    quota(&server, "q", json!({"hard": {"requests.cpu": "1"}})).await;
+    server.post(PODS, pod("a", json!({"requests": {"cpu": "400m"}}))).await.created();
+    let resize = |cpu: &str| json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]}});
+    let path = format!("{PODS}/a/resize");
+    server.patch(&path, "strategic-merge-patch+json", resize("900m")).await.ok();
+    assert_eq!(used(&server, "q").await, json!({"requests.cpu": "900m"}));
+    let refused = server.patch(&path, "strategic-merge-patch+json", resize("1100m")).await.expect(403);
+    assert_eq!(
+        refused["message"],
+        "pods \"a\" is forbidden: exceeded quota: q, requested: requests.cpu=200m, used: requests.cpu=900m, limited: requests.cpu=1"
+    );
+    // More than there is now may still become less.
+    let tight = json!({"spec": {"hard": {"requests.cpu": "500m"}}});
+    server.patch(&format!("{QUOTAS}/q"), "merge-patch+json", tight).await.ok();
+    server.patch(&path, "strategic-merge-patch+json", resize("700m")).await.ok();
+    assert_eq!(used(&server, "q").await, json!({"requests.cpu": "700m"}));
+}
+
+#[tokio::test(start_paused = true)]
 async fn scopes_let_a_quota_count_some_pods_only() {
     let server = server().await;
     quota(&server, "best-effort", json!({"hard": {"pods": "1"}, "scopes": ["BestEffort"]})).await;
@@ -155,33 +235,39 @@ async fn scopes_let_a_quota_count_some_pods_only() {
 
 #[tokio::test(start_paused = true)]
 async fn of_many_that_race_exactly_as_many_get_in_as_fit() {
-    let server = server().await;
-    quota(&server, "q", json!({"hard": {"configmaps": "10"}})).await;
-    quota(&server, "wide", json!({"hard": {"count/configmaps": "1000"}})).await;
-    for round in 0..3 {
+    for seed in 0..5 {
+        let server = seeded(seed).await;
+        quota(&server, "q", json!({"hard": {"configmaps": "10"}})).await;
+        quota(&server, "wide", json!({"hard": {"count/configmaps": "1000"}})).await;
+        let path = |number: usize| format!("{CONFIGMAPS}/c{number}");
         let created = join_all((0..40).map(|number| {
             let server = &server;
-            async move { server.post(CONFIGMAPS, configmap(&format!("c{round}-{number}"))).await.code }
+            async move { server.post(CONFIGMAPS, configmap(&format!("c{number}"))).await.code }
         }))
         .await;
-        assert_eq!(created.iter().filter(|code| **code == 201).count(), 10, "{created:?}");
-        assert_eq!(created.iter().filter(|code| **code == 403).count(), 30, "{created:?}");
-        assert_eq!(used(&server, "q").await, json!({"configmaps": "10"}));
-        assert_eq!(used(&server, "wide").await, json!({"count/configmaps": "10"}));
-        let deleted = join_all((0..40).map(|number| {
-            let (server, path) = (&server, format!("{CONFIGMAPS}/c{round}-{number}"));
-            async move { server.delete(&path, Value::Null).await.code }
+        assert_eq!(created.iter().filter(|code| **code == 201).count(), 10, "seed {seed}: {created:?}");
+        assert_eq!(created.iter().filter(|code| **code == 403).count(), 30, "seed {seed}: {created:?}");
+        assert_eq!(used(&server, "q").await, json!({"configmaps": "10"}), "seed {seed}");
+        assert_eq!(used(&server, "wide").await, json!({"count/configmaps": "10"}), "seed {seed}");
+        // Some go while others come.
+        join_all((0..40).map(|number| {
+            let (server, path) = (&server, path(number));
+            async move {
+                server.delete(&path, Value::Null).await;
+                server.post(CONFIGMAPS, configmap(&format!("d{number}"))).await;
+            }
         }))
         .await;
-        assert_eq!(deleted.iter().filter(|code| **code == 200).count(), 10, "{deleted:?}");
-        assert_eq!(used(&server, "q").await, json!({"configmaps": "0"}));
+        let there = server.get(CONFIGMAPS).await.ok()["items"].as_array().map_or(0, Vec::len);
+        assert_eq!(used(&server, "q").await, json!({"configmaps": there.to_string()}), "seed {seed}");
+        assert!(there <= 10, "seed {seed}: {there}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_quota_that_comes_while_others_write_counts_them_all_in_the_end() {
-    for seed in 0..20 {
-        let server = server().await;
+    for seed in 0..30 {
+        let server = seeded(seed).await;
         let keeping = tokio::spawn({
             let api = server.api.clone();
             async move { api.keep_quotas(Duration::from_secs(300)).await }
@@ -189,7 +275,7 @@ async fn a_quota_that_comes_while_others_write_counts_them_all_in_the_end() {
         let write = |number: usize| {
             let server = &server;
             async move {
-                for _ in 0..(number * seed) % 7 {
+                for _ in 0..number {
                     tokio::task::yield_now().await;
                 }
                 if number == 10 {
@@ -201,7 +287,7 @@ async fn a_quota_that_comes_while_others_write_counts_them_all_in_the_end() {
         };
         join_all((0..20).map(write)).await;
         // The last count may still be on its way.
-        for _ in 0..100 {
+        for _ in 0..200 {
             tokio::task::yield_now().await;
         }
         assert_eq!(used(&server, "q").await, json!({"configmaps": "19"}), "seed {seed}");

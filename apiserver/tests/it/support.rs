@@ -11,7 +11,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use store::MemoryStore;
+use store::{MemoryStore, Store};
 use tower::ServiceExt;
 
 /// A server under test with the namespace `default`.
@@ -36,7 +36,11 @@ pub(crate) async fn server() -> Server {
 }
 
 pub(crate) async fn with(config: Config) -> Server {
-    let api = ApiServer::new(Arc::new(MemoryStore::new()), registry(Networking::default()), config);
+    over(Arc::new(MemoryStore::new()), config).await
+}
+
+pub(crate) async fn over(store: Arc<dyn Store>, config: Config) -> Server {
+    let api = ApiServer::new(store, registry(Networking::default()), config);
     let router = api.router_as(UserInfo::admin());
     let server = Server { api, router };
     server.post("/api/v1/namespaces", json!({"metadata": {"name": "default"}})).await.created();

@@ -387,3 +387,28 @@ async fn a_volume_claim_is_bound_at_once_and_its_volume_goes_with_it() {
     cluster.settled().await;
     assert_eq!(cluster.names("v1", "PersistentVolume").await, [""; 0]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_in_use_outlives_its_deletion_and_its_volume_outlives_it() {
+    let cluster = Cluster::start().await;
+    let claim = json!({"metadata": {"name": "data", "finalizers": ["kubernetes.io/pvc-protection"]},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+    cluster.create("v1", "PersistentVolumeClaim", claim).await;
+    cluster.settled().await;
+    let volume = cluster.names("v1", "PersistentVolume").await.remove(0);
+    let protected = json!({"metadata": {"finalizers": ["kubernetes.io/pv-protection"]}});
+    cluster.merge("v1", "PersistentVolume", &volume, protected).await;
+    let pod = json!({"metadata": {"name": "user"}, "spec": {"containers": [{"name": "c", "image": "i"}],
+        "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]}});
+    cluster.create("v1", "Pod", pod).await;
+    cluster.settled().await;
+    cluster.delete("v1", "PersistentVolume", &volume, kube::api::DeleteParams::default()).await;
+    cluster.delete("v1", "PersistentVolumeClaim", "data", kube::api::DeleteParams::default()).await;
+    cluster.settled().await;
+    assert_eq!(cluster.names("v1", "PersistentVolumeClaim").await, ["data"], "the pod uses it");
+    assert_eq!(cluster.names("v1", "PersistentVolume").await, [volume], "the claim uses it");
+    cluster.delete("v1", "Pod", "user", kube::api::DeleteParams::default().grace_period(0)).await;
+    cluster.settled().await;
+    assert_eq!(cluster.names("v1", "PersistentVolumeClaim").await, [""; 0]);
+    assert_eq!(cluster.names("v1", "PersistentVolume").await, [""; 0]);
+}
