@@ -96,7 +96,12 @@ async fn dispatch(server: ApiServer, info: RequestInfo, user: UserInfo, request:
     let call = Call { server: server.clone(), kind, info, user, query, headers: parts.headers, media, warnings };
     let computed = server.inner.virtual_resources.read().get(&extension).cloned();
     let mut response = if let Some(computed) = computed {
+        call.check_verb()?;
         let body = call.any_body(body).await?;
+        if !body.is_object() && !body.is_null() {
+            let kind = &call.kind.kind;
+            return Err(Status::bad_request(format!("the body of the request is not a {kind}: it is no JSON object")));
+        }
         let (info, query) = (&call.info, &call.query);
         let answer = computed.answer(VirtualRequest { server: &server, user: &call.user, info, query, body }).await?;
         let code = if call.info.verb == "create" { StatusCode::CREATED } else { StatusCode::OK };
@@ -138,18 +143,21 @@ impl Call {
         if kind.namespaced && !in_namespace && !collection {
             return Err(if info.name.is_empty() { not_allowed() } else { no_such_resource() });
         }
+        let to_collection = matches!(info.verb.as_str(), "create" | "deletecollection");
+        let misplaced = info.subresource.is_empty() && !collection && to_collection != info.name.is_empty();
+        if misplaced { Err(not_allowed()) } else { self.check_verb() }
+    }
+
+    /// Whether discovery says that this can be done with the resource.
+    fn check_verb(&self) -> Result<(), Status> {
+        let (kind, info) = (&self.kind, &self.info);
         let verbs = if info.subresource.is_empty() {
             &kind.verbs
         } else {
             let mut all = kind.subresources.iter();
             &all.find(|subresource| subresource.name == info.subresource).ok_or_else(no_such_resource)?.verbs
         };
-        let to_collection = matches!(info.verb.as_str(), "create" | "deletecollection");
-        let misplaced = info.subresource.is_empty() && !collection && to_collection != info.name.is_empty();
-        if misplaced || !verbs.iter().any(|verb| *verb == info.verb) {
-            return Err(not_allowed());
-        }
-        Ok(())
+        if verbs.iter().any(|verb| *verb == info.verb) { Ok(()) } else { Err(not_allowed()) }
     }
 
     async fn serve(&self, body: Body) -> Result<Response, Status> {

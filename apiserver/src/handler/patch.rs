@@ -124,6 +124,13 @@ impl Call {
         let mut config = sent.clone();
         let has_status = self.kind.has_subresource("status");
         let Some(fields) = config.as_object_mut() else { return Ok(config) };
+        let (_, _, kind) = self.part_kind(part);
+        let given = fields.entry("kind").or_insert_with(|| kind.into());
+        if given != kind {
+            let given = given.as_str().map_or_else(|| given.to_string(), str::to_owned);
+            let message = format!("the kind in the data ({given}) does not match the expected kind ({kind})");
+            return Err(Status::bad_request(message));
+        }
         match part {
             Part::Object if has_status => drop(fields.remove("status")),
             Part::Status => {

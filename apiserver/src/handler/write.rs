@@ -123,8 +123,9 @@ impl Call {
         admission.mutate(new).await?;
         if self.kind.generation {
             let generation = old["metadata"]["generation"].as_i64().unwrap_or_default();
-            let counts = spec_differs(old, new)
-                || strategy::metadata_counts(&self.kind).iter().any(|pointer| !same(new, old, pointer));
+            // Who writes the status may annotate without having wished for anything new.
+            let metadata = if subresource.is_empty() { strategy::metadata_counts(&self.kind) } else { &[] };
+            let counts = spec_differs(old, new) || metadata.iter().any(|pointer| !same(new, old, pointer));
             new["metadata"]["generation"] = (generation + i64::from(counts)).into();
         }
         if tracking == Tracking::Update {

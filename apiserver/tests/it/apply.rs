@@ -78,3 +78,15 @@ async fn the_last_label_goes_and_the_rest_of_the_metadata_stays() {
         assert_eq!(applied["metadata"][kept], created["metadata"][kept], "{kept}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_configuration_of_another_kind_is_refused() {
+    let server = server().await;
+    apply(&server, "?fieldManager=m1", web(1)).await.created();
+    for kind in [json!("DepLoyment"), json!("ReplicaSet"), json!(7), Value::Null] {
+        let mut other = web(1);
+        other["kind"] = kind;
+        apply(&server, "?fieldManager=m1", other).await.expect(400);
+    }
+    assert_eq!(server.get(WEB).await.ok()["kind"], "Deployment");
+}

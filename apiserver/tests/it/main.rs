@@ -4,6 +4,7 @@ mod access;
 mod added_kind;
 mod admission;
 mod apply;
+mod bad_requests;
 mod credentials;
 mod deletion;
 mod forms;

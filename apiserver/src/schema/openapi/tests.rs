@@ -144,12 +144,12 @@ fn scopes_and_subresources_have_their_paths() {
     let document = parsed(documents().v3("api/v1").expect("a document"));
     let paths = &document["paths"];
     for (path, methods) in [
-        ("/api/v1/pods", &["get"][..]),
+        ("/api/v1/pods", &["get", "parameters"][..]),
         ("/api/v1/namespaces/{namespace}/pods", &["delete", "get", "parameters", "post"]),
         ("/api/v1/namespaces/{namespace}/pods/{name}", &["delete", "get", "parameters", "patch", "put"]),
         ("/api/v1/namespaces/{namespace}/pods/{name}/exec", &["get", "parameters", "post"]),
         ("/api/v1/namespaces/{namespace}/pods/{name}/eviction", &["parameters", "post"]),
-        ("/api/v1/namespaces", &["delete", "get", "post"]),
+        ("/api/v1/namespaces", &["delete", "get", "parameters", "post"]),
         ("/api/v1/namespaces/{name}", &["delete", "get", "parameters", "patch", "put"]),
     ] {
         let found: Vec<&String> = paths[path].as_object().expect(path).keys().collect();

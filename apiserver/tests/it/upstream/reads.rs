@@ -23,12 +23,17 @@ async fn world() -> Server {
         json!({"metadata": {"name": name}, "spec": {"selector": {"matchLabels": {"app": name}}, "template": template}})
     };
     let named = |name: &str| json!({"metadata": {"name": name}});
+    // Without these no server is ready.
+    let critical = json!({"metadata": {"name": "system-cluster-critical"}, "value": 2_000_000_000});
     let service = |name: &str| json!({"metadata": {"name": name}, "spec": {"ports": [{"port": 80}]}});
     let pod = json!({"metadata": {"name": "p1", "labels": {"app": "web"}}, "spec": {"containers": containers}});
     let policy = json!({"metadata": {"name": "np"}, "spec": {"podSelector": {}}});
     let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
     let ingress = json!({"metadata": {"name": "ing"}, "spec": {"defaultBackend": backend}});
     for (path, object) in [
+        ("/api/v1/namespaces".to_owned(), named("kube-system")),
+        ("/apis/rbac.authorization.k8s.io/v1/clusterroles".to_owned(), named("cluster-admin")),
+        ("/apis/scheduling.k8s.io/v1/priorityclasses".to_owned(), critical),
         ("/api/v1/namespaces".to_owned(), named("n1")),
         ("/api/v1/nodes".to_owned(), named("node1")),
         (format!("{core}/configmaps"), named("cm1")),
