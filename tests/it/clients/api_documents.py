@@ -59,8 +59,8 @@ def main(kubeconfig, seed, examples, documents):
             json.dump(body, file)
         command = [
             sys.executable, "-m", "schemathesis.cli", "run", name, "--url", cluster["server"], "--no-color", "--phases", "fuzzing",
-            "--checks", CHECKS, "--seed", seed, "--max-examples", examples, "--generation-deterministic", "--generation-database", "none",
-            "--tls-verify", "ca.pem", "--request-cert", "cert.pem", "--request-cert-key", "key.pem", "--request-timeout", "20",
+            "--checks", CHECKS, "--seed", seed, "--max-examples", examples, "--generation-deterministic",
+            "--tls-verify", "ca.pem", "--request-cert", "cert.pem", "--request-cert-key", "key.pem", "--request-timeout", "20", "--request-retries", "2",
             "--suppress-health-check", "all", "--warnings", "off", "--no-shrink", "--continue-on-failure",
             "--include-path-regex", pattern, "--exclude-path-regex", "/(exec|attach|portforward|proxy|log|binding|eviction|token)",
         ]
