@@ -67,7 +67,8 @@ impl Wire {
         let code = answer.status().as_u16();
         let body = answer.into_body().collect().await.expect("a body").to_bytes();
         let body: Value = serde_json::from_slice(&body).expect("JSON");
-        (connection.abort(), server.abort());
+        connection.abort();
+        server.abort();
         match code {
             201 => (code, body["status"]["userInfo"]["username"].as_str().expect("a user").to_owned()),
             _ => {
