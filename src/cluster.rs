@@ -10,6 +10,7 @@ use crate::introspection;
 use crate::nodes::{Nodes, PolicyGate};
 use crate::pki::Pki;
 use crate::signer::ClusterSigner;
+use crate::snapshot;
 use anyhow::{Context, Result};
 use apiserver::ApiServer;
 use apiserver::admission::Admission;
@@ -208,7 +209,7 @@ impl Builder {
         let seed = self.seed.unwrap_or_else(rand::random);
         let start = k8s_openapi::jiff::Timestamp::now();
         let clock = Clock::starting_at(start);
-        let (store, embedded) = open_store(self.data_dir.as_deref()).await?;
+        let (store, embedded, archive) = open_store(self.data_dir.as_deref()).await?;
         progress("store");
 
         let pki = Pki::load(
@@ -248,6 +249,7 @@ impl Builder {
         let api = ApiServer::new(store.clone(), apiserver::kinds::registry(networking), config);
         apiserver::install_defaults(&api, &tokens, &pki.signer);
         api.follow_flow_control().await;
+        api.add_routes(snapshot::routes(archive));
         bootstrap::objects(&api, &self.addresses).await.context("the cluster's own objects cannot be written")?;
         progress("apiserver");
 
@@ -406,8 +408,13 @@ impl Builder {
     }
 }
 
-async fn open_store(dir: Option<&Path>) -> Result<(Arc<dyn Store>, Option<EmbeddedStore>)> {
-    let Some(dir) = dir else { return Ok((Arc::new(MemoryStore::new()), None)) };
+/// The store as the API server sees it, as what has to be closed if it is on disk, and as what can be saved.
+async fn open_store(dir: Option<&Path>) -> Result<(Arc<dyn Store>, Option<EmbeddedStore>, snapshot::Source)> {
+    let Some(dir) = dir else {
+        let store = MemoryStore::new();
+        let saved = store.clone();
+        return Ok((Arc::new(store), None, Arc::new(move || saved.archive())));
+    };
     let path = dir.join("store");
     // Opening reads the log and the checkpoint: not on an async worker.
     let opened = tokio::task::spawn_blocking({
@@ -415,7 +422,8 @@ async fn open_store(dir: Option<&Path>) -> Result<(Arc<dyn Store>, Option<Embedd
         move || EmbeddedStore::open(path, store::Options::default())
     });
     let store = opened.await?.with_context(|| format!("the store in {} cannot be opened", path.display()))?;
-    Ok((Arc::new(store.clone()), Some(store)))
+    let saved = store.clone();
+    Ok((Arc::new(store.clone()), Some(store), Arc::new(move || saved.archive())))
 }
 
 struct Running {

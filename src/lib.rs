@@ -13,7 +13,9 @@ mod introspection;
 mod nodes;
 mod pki;
 mod signer;
+mod snapshot;
 
 pub use cluster::{Addresses, Builder, Cluster, KUBERNETES_VERSION, ZONE};
 pub use fixture::{FunctionPod, Output};
 pub use kubelet::program::{Container, ExitStatus, Program};
+pub use snapshot::PATH as SNAPSHOT_PATH;

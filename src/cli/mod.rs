@@ -19,6 +19,7 @@ mod question;
 mod remote;
 mod signals;
 mod test;
+mod snapshot;
 mod throwaway;
 mod trace;
 mod up;
@@ -81,6 +82,9 @@ enum Command {
     Capture(capture::Capture),
     /// Show which pods can talk to which
     Matrix(matrix::Matrix),
+    /// Save the cluster's whole state into a file, or make a cluster's state of one
+    #[command(subcommand)]
+    Snapshot(snapshot::Snapshot),
 }
 
 /// Which cluster.
@@ -131,6 +135,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Capture(capture) => capture.run().await?,
         Command::Test(test) => return test.run().await,
         Command::Matrix(matrix) => return matrix.run().await,
+        Command::Snapshot(snapshot) => snapshot.run().await?,
     }
     Ok(ExitCode::SUCCESS)
 }

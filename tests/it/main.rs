@@ -11,5 +11,6 @@ mod least_rights;
 mod pods;
 mod proxy;
 mod reachability_test;
+mod snapshot;
 mod support;
 mod walk;
