@@ -124,7 +124,7 @@ impl TokenAuthenticator {
     }
 
     async fn read(&self, key: &str) -> Option<Value> {
-        self.store.get(key).await.and_then(|kv| serde_json::from_slice(&kv.value).ok())
+        self.store.get(key).await.ok()?.and_then(|kv| serde_json::from_slice(&kv.value).ok())
     }
 
     /// Whether an object has been on its way out for more than a minute: whatever is still using a token has had time to end.

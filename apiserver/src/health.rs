@@ -98,8 +98,9 @@ impl Check {
     async fn run(self, server: &ApiServer) -> Result<(), String> {
         let store = server.store();
         let there = async |key: &str| match store.get(key).await {
-            Some(_) => Ok(()),
-            None => Err(format!("{key} is not there")),
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(format!("{key} is not there")),
+            Err(why) => Err(why.to_string()),
         };
         match self {
             Check::Ping | Check::Log => Ok(()),

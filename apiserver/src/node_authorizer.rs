@@ -166,7 +166,7 @@ impl NodeAuthorizer {
 
     /// Namespace and name of the claim that a volume is bound to.
     async fn claim_of(&self, volume: &str) -> Option<(String, String)> {
-        let kv = self.store.get(&format!("/registry/persistentvolumes/{volume}")).await?;
+        let kv = self.store.get(&format!("/registry/persistentvolumes/{volume}")).await.ok()??;
         let volume: Value = serde_json::from_slice(&kv.value).ok()?;
         let text = |field: &str| volume["spec"]["claimRef"][field].as_str().map(str::to_owned);
         Some((text("namespace")?, text("name")?))

@@ -101,7 +101,7 @@ impl ApiServer {
         namespace: &str,
         name: &str,
     ) -> Result<Option<Stored>, Status> {
-        match self.inner.store.get(&kind.key(namespace, name)).await {
+        match self.inner.store.get(&kind.key(namespace, name)).await.map_err(Status::internal)? {
             Some(kv) => Ok(Some(Stored { object: decode(kind, &kv)?, kv })),
             None => Ok(None),
         }
@@ -116,7 +116,7 @@ impl ApiServer {
         match self.inner.store.txn(Txn { compares, operations }).await {
             Ok(committed) => Ok(committed.revision),
             Err(TxnError::Conflict { key, .. }) => Err(WriteError::Raced(key)),
-            Err(stopped @ TxnError::Stopped(_)) => Err(WriteError::Status(Status::internal(stopped))),
+            Err(failed) => Err(WriteError::Status(Status::internal(failed))),
         }
     }
 }

@@ -159,7 +159,7 @@ async fn bind(
 }
 
 async fn stored(request: &VirtualRequest<'_>, key: &str) -> Option<Value> {
-    request.server.store().get(key).await.and_then(|kv| serde_json::from_slice(&kv.value).ok())
+    request.server.store().get(key).await.ok()?.and_then(|kv| serde_json::from_slice(&kv.value).ok())
 }
 
 /// An object in the request's namespace.

@@ -8,18 +8,45 @@ use crate::error::OpenError;
 use crate::snapshot::Snapshot;
 use crate::{Revision, files, log};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
 use tracing::warn;
 
 /// A format for the whole state at one revision, in a directory of its own.
-pub(crate) trait Checkpoint: Send + Sync {
+pub(crate) trait Checkpoint: Send + Sync + 'static {
     /// Writes `state` into the directory `path`, which does not exist yet. Need not sync. Lets go of what it has written:
     /// while the store goes on, the state of before is what costs memory.
-    fn write(&self, path: &Path, state: Snapshot, cancelled: &AtomicBool) -> Result<(), CheckpointError>;
+    fn write(&self, path: &Path, state: Snapshot, work: &Work) -> Result<(), CheckpointError>;
     /// Reads it all, and fails unless it is exactly what was written.
     fn load(&self, path: &Path) -> Result<Snapshot, CheckpointError>;
     /// As [`Self::load`], but only to know whether it would succeed.
-    fn verify(&self, path: &Path) -> Result<Revision, CheckpointError>;
+    fn verify(&self, path: &Path, work: &Work) -> Result<Revision, CheckpointError>;
+}
+
+/// Something that takes long: whether it still moves, and whether it is still wanted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Work {
+    steps: Arc<AtomicU64>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Work {
+    /// As long as nobody sets `cancelled`.
+    pub(crate) fn until(cancelled: Arc<AtomicBool>) -> Self {
+        Self { cancelled, ..Self::default() }
+    }
+
+    /// It moves.
+    pub(crate) fn step(&self) -> Result<(), CheckpointError> {
+        self.steps.fetch_add(1, Ordering::Relaxed);
+        if self.is_cancelled() { Err(CheckpointError::Cancelled) } else { Ok(()) }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
 }
 
 /// Why a checkpoint was not written or read.
@@ -27,6 +54,8 @@ pub(crate) trait Checkpoint: Send + Sync {
 pub(crate) enum CheckpointError {
     #[error("the store is closing")]
     Cancelled,
+    #[error("{0} does not come back")]
+    Stuck(&'static str),
     #[error("{0}")]
     Corrupt(String),
     #[error("{0}")]
@@ -48,7 +77,7 @@ const UNFINISHED: &str = "unfinished";
 
 /// The checkpoints of a store, and the log segments which they make superfluous.
 pub(crate) struct Generations {
-    format: Box<dyn Checkpoint>,
+    format: Arc<dyn Checkpoint>,
     dir: PathBuf,
     log_dir: PathBuf,
 }
@@ -56,8 +85,13 @@ pub(crate) struct Generations {
 /// How many are kept.
 const KEPT: usize = 2;
 
+/// A format that has not moved for so long is given up.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Nor does a store that closes wait longer for it to notice.
+const GRACE: Duration = Duration::from_secs(2);
+
 impl Generations {
-    pub(crate) fn new(format: Box<dyn Checkpoint>, dir: PathBuf, log_dir: PathBuf) -> Self {
+    pub(crate) fn new(format: Arc<dyn Checkpoint>, dir: PathBuf, log_dir: PathBuf) -> Self {
         Self { format, dir, log_dir }
     }
 
@@ -85,9 +119,10 @@ impl Generations {
     }
 
     /// Makes `state` the newest checkpoint, unless there is one as new, and drops what it supersedes.
-    pub(crate) fn write(&self, state: Snapshot, cancelled: &AtomicBool) -> Result<(), CheckpointFailed> {
+    pub(crate) fn write(&self, state: Snapshot, cancelled: &Arc<AtomicBool>) -> Result<(), CheckpointFailed> {
         let path = self.dir.join(format!("{:020}", state.revision.0));
-        let written = self.write_to(&path, state, cancelled).and_then(|()| self.prune());
+        let work = Work::until(cancelled.clone());
+        let written = self.write_to(&path, state, &work).and_then(|()| self.prune(&work));
         written.map_err(|error| {
             // A full disk is not to stay full for that; what fails here is cleared away the next time.
             let _ = self.clear_unfinished();
@@ -95,20 +130,57 @@ impl Generations {
         })
     }
 
-    fn write_to(&self, path: &Path, state: Snapshot, cancelled: &AtomicBool) -> Result<(), Cause> {
+    fn write_to(&self, path: &Path, state: Snapshot, work: &Work) -> Result<(), Cause> {
         if self.list()?.last().is_some_and(|(newest, _)| *newest >= state.revision) {
             return Ok(());
         }
         let unfinished = path.with_extension(UNFINISHED);
         self.clear_unfinished()?;
-        self.format.write(&unfinished, state, cancelled)?;
+        self.apart(work, &unfinished, move |format, path, work| format.write(path, state, work))?;
         files::secure_tree(&unfinished)?;
-        self.format.verify(&unfinished)?;
+        self.apart(work, &unfinished, |format, path, work| format.verify(path, work).map(drop))?;
         // Opening it may have written to it.
         files::secure_tree(&unfinished)?;
         std::fs::rename(&unfinished, path)?;
         files::sync_dir(&self.dir)?;
         Ok(())
+    }
+
+    /// Lets the format work on a thread of its own, which is left alone if it does not come back: when the disk is full,
+    /// sled may wait for ever, and neither the store nor whoever closes it is to wait with it.
+    fn apart(
+        &self,
+        work: &Work,
+        path: &Path,
+        task: impl FnOnce(&dyn Checkpoint, &Path, &Work) -> Result<(), CheckpointError> + Send + 'static,
+    ) -> Result<(), Cause> {
+        const LOOK: Duration = Duration::from_millis(50);
+        let (done, outcome) = mpsc::channel();
+        let (format, owned, own_work) = (self.format.clone(), path.to_owned(), work.clone());
+        std::thread::Builder::new().name("store-format".into()).spawn(move || {
+            // Nobody may be listening any more.
+            let _ = done.send(task(&*format, &owned, &own_work));
+        })?;
+        // Real time: it is a disk that is waited for.
+        let (mut steps, mut moved, mut cancelled) = (0, Instant::now(), None);
+        loop {
+            match outcome.recv_timeout(LOOK) {
+                Ok(result) => return Ok(result?),
+                Err(RecvTimeoutError::Disconnected) => return Err("the format panicked".into()),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let now = work.steps.load(Ordering::Relaxed);
+            if now != steps {
+                (steps, moved) = (now, Instant::now());
+            }
+            if work.is_cancelled() {
+                cancelled.get_or_insert_with(Instant::now);
+            }
+            if moved.elapsed() > PATIENCE || cancelled.is_some_and(|since| since.elapsed() > GRACE) {
+                warn!(path = %path.display(), "a checkpoint does not come back; it is left alone");
+                return Err(CheckpointError::Stuck("the format").into());
+            }
+        }
     }
 
     /// Removes what a crash or a failure left half-written.
@@ -122,15 +194,17 @@ impl Generations {
         Ok(())
     }
 
-    fn prune(&self) -> Result<(), Cause> {
+    fn prune(&self, work: &Work) -> Result<(), Cause> {
         let mut generations = self.list()?;
         while generations.len() > KEPT {
             // The one before the newest becomes the one to fall back to: better know now that it still can be read.
             let fallback = generations.len() - KEPT;
-            let superseded = match self.format.verify(&generations[fallback].1) {
-                Ok(_) => 0,
+            let path = &generations[fallback].1;
+            let superseded = match self.apart(work, path, |format, path, work| format.verify(path, work).map(drop)) {
+                Ok(()) => 0,
+                Err(error) if work.is_cancelled() => return Err(error),
                 Err(error) => {
-                    warn!(checkpoint = %generations[fallback].1.display(), %error, "checkpoint has gone bad; dropping it");
+                    warn!(checkpoint = %path.display(), %error, "checkpoint has gone bad; dropping it");
                     fallback
                 }
             };

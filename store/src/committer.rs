@@ -85,6 +85,8 @@ pub(crate) fn run(
                 // The kernel may have dropped the pages and forgotten the error: a second sync would lie.
                 error!(%error, "the log cannot be written; the store stops");
                 stopped.send_replace(Some(format!("cannot write the log: {error}").into()));
+                // Nobody is to wait for what the journal may have to finish.
+                drop((group, queue));
                 return;
             }
             core.publish(tip.clone(), group.commits);

@@ -21,7 +21,7 @@ use crate::log::{self, Log};
 use crate::recovery::recover;
 use crate::sled_checkpoint::SledCheckpoint;
 use crate::snapshot::{Commit, Snapshot};
-use crate::{Committed, KeyValue, Page, Range, RangeError, Revision, Store, Txn, TxnError, Watch, files};
+use crate::{Committed, KeyValue, Page, Range, RangeError, Revision, Store, Txn, TxnError, Unavailable, Watch, files};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use std::io;
@@ -96,7 +96,7 @@ pub(crate) fn occupy(dir: &Path) -> Result<(DirectoryLock, Generations, PathBuf)
     for parent in [Some(dir), dir.parent().filter(|parent| !parent.as_os_str().is_empty())].into_iter().flatten() {
         files::sync_dir(parent).map_err(OpenError::io("sync", parent))?;
     }
-    Ok((lock, Generations::new(Box::new(SledCheckpoint::default()), checkpoint_dir, log_dir.clone()), log_dir))
+    Ok((lock, Generations::new(Arc::new(SledCheckpoint::default()), checkpoint_dir, log_dir.clone()), log_dir))
 }
 
 impl EmbeddedStore {
@@ -192,7 +192,7 @@ fn write_checkpoint(
     core: &Core,
     generations: &Generations,
     state: Snapshot,
-    closing: &AtomicBool,
+    closing: &Arc<AtomicBool>,
 ) -> Result<(), CheckpointFailed> {
     generations.write(state, closing)?;
     if let Ok(segments) = log::segments(generations.log_dir())
@@ -240,8 +240,8 @@ impl Store for EmbeddedStore {
         answer.await.unwrap_or_else(|_| Err(self.shared.stop_reason()))
     }
 
-    async fn get(&self, key: &str) -> Option<KeyValue> {
-        self.shared.core.get(key)
+    async fn get(&self, key: &str) -> Result<Option<KeyValue>, Unavailable> {
+        Ok(self.shared.core.get(key))
     }
 
     async fn range(&self, range: Range) -> Result<Page, RangeError> {
@@ -260,8 +260,9 @@ impl Store for EmbeddedStore {
         self.shared.core.revision()
     }
 
-    async fn compact(&self, revision: Revision) {
+    async fn compact(&self, revision: Revision) -> Result<(), Unavailable> {
         self.shared.core.compact(revision);
+        Ok(())
     }
 }
 

@@ -116,6 +116,9 @@ pub enum TxnError {
     /// The store has stopped, for example because a sync to disk failed. No write succeeds any more.
     #[error("store stopped: {0}")]
     Stopped(Arc<str>),
+    /// Nobody knows whether it has been done.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
 }
 
 /// A range question: the keys with a prefix, in order, on one snapshot.
@@ -142,9 +145,17 @@ pub struct Page {
     pub remaining: usize,
 }
 
+/// The store did not answer. Not one in this process: one behind a network.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the store is unavailable: {0}")]
+pub struct Unavailable(pub Arc<str>);
+
 /// Why a range was not answered.
 #[derive(Debug, thiserror::Error)]
 pub enum RangeError {
+    /// The store did not answer.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
     /// That revision's snapshot is gone.
     #[error("revision {asked} has been compacted; the oldest is {oldest}", asked = .asked.0, oldest = .oldest.0)]
     Compacted {
@@ -207,14 +218,15 @@ pub struct Compacted {
 /// A running watch; dropping it ends it.
 pub type Watch = futures::stream::BoxStream<'static, Result<Batch, Compacted>>;
 
-/// The contract: what an API server needs from its store.
+/// The contract: what an API server needs from its store. A store behind a network can keep it as well: each call may
+/// fail to get an answer, and a watch may end, after which whoever wants to go on watches from the last revision seen.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Commits `txn`. When this returns, the writes are durable and visible.
     async fn txn(&self, txn: Txn) -> Result<Committed, TxnError>;
 
     /// Reads one key from the newest snapshot.
-    async fn get(&self, key: &str) -> Option<KeyValue>;
+    async fn get(&self, key: &str) -> Result<Option<KeyValue>, Unavailable>;
 
     /// Reads a range on a consistent snapshot without blocking writers.
     async fn range(&self, range: Range) -> Result<Page, RangeError>;
@@ -226,9 +238,9 @@ pub trait Store: Send + Sync + 'static {
     /// the revision of now.
     fn request_progress(&self);
 
-    /// The newest committed revision.
+    /// The newest committed revision that is known here.
     fn revision(&self) -> Revision;
 
     /// Forgets history before `revision`.
-    async fn compact(&self, revision: Revision);
+    async fn compact(&self, revision: Revision) -> Result<(), Unavailable>;
 }

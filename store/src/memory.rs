@@ -5,7 +5,7 @@ use crate::archive::Archive;
 use crate::core::Core;
 use crate::history::{History, Retention};
 use crate::snapshot::Snapshot;
-use crate::{Committed, KeyValue, Page, Range, RangeError, Revision, Store, Txn, TxnError, Watch};
+use crate::{Committed, KeyValue, Page, Range, RangeError, Revision, Store, Txn, TxnError, Unavailable, Watch};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -66,8 +66,8 @@ impl Store for MemoryStore {
         Ok(Committed { revision })
     }
 
-    async fn get(&self, key: &str) -> Option<KeyValue> {
-        self.shared.core.get(key)
+    async fn get(&self, key: &str) -> Result<Option<KeyValue>, Unavailable> {
+        Ok(self.shared.core.get(key))
     }
 
     async fn range(&self, range: Range) -> Result<Page, RangeError> {
@@ -86,7 +86,8 @@ impl Store for MemoryStore {
         self.shared.core.revision()
     }
 
-    async fn compact(&self, revision: Revision) {
+    async fn compact(&self, revision: Revision) -> Result<(), Unavailable> {
         self.shared.core.compact(revision);
+        Ok(())
     }
 }

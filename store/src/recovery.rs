@@ -224,7 +224,7 @@ mod tests {
 
         fn recover(&self) -> Result<Recovered, OpenError> {
             let (log_dir, checkpoints) = (self.dir.path().join("log"), self.dir.path().join("checkpoints"));
-            let generations = Generations::new(Box::new(SledCheckpoint::default()), checkpoints, log_dir.clone());
+            let generations = Generations::new(Arc::new(SledCheckpoint::default()), checkpoints, log_dir.clone());
             recover(&generations, &log_dir, (Retention::default(), 64 << 20))
         }
 

@@ -14,7 +14,7 @@ use crate::sled_checkpoint::SledCheckpoint;
 use crate::{Revision, files, log};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
 use tracing::warn;
 
 /// What may happen to a store that is in the directory already.
@@ -77,7 +77,7 @@ pub fn restore(
     let beside = beside(dir);
     remove(&beside)?;
     let made = occupy(&beside).map_err(ArchiveError::from).and_then(|(lock, generations, _)| {
-        generations.write(state, &AtomicBool::new(false))?;
+        generations.write(state, &Arc::default())?;
         replace(&beside, dir).map_err(ArchiveError::io("replace", dir))?;
         Ok(lock)
     });
@@ -91,14 +91,14 @@ pub fn restore(
 fn is_occupied(dir: &Path) -> Result<bool, OpenError> {
     let (checkpoints, log_dir) = (dir.join("checkpoints"), dir.join("log"));
     let has_log = log_dir.exists() && !log::segments(&log_dir)?.is_empty();
-    let generations = Generations::new(Box::new(SledCheckpoint::default()), checkpoints.clone(), log_dir);
+    let generations = Generations::new(Arc::new(SledCheckpoint::default()), checkpoints.clone(), log_dir);
     Ok(has_log || checkpoints.exists() && !generations.list()?.is_empty())
 }
 
 /// What a store that is to be replaced had reached. One that cannot be read is what a restore may be for.
 fn newest_revision(dir: &Path) -> Revision {
     let (checkpoints, log_dir) = (dir.join("checkpoints"), dir.join("log"));
-    let generations = Generations::new(Box::new(SledCheckpoint::default()), checkpoints, log_dir.clone());
+    let generations = Generations::new(Arc::new(SledCheckpoint::default()), checkpoints, log_dir.clone());
     match recover(&generations, &log_dir, (Retention::default(), 0)) {
         Ok(recovered) => recovered.snapshot.revision,
         Err(error) => {

@@ -9,7 +9,7 @@
 //!
 //! [`Generations`]: crate::checkpoint::Generations
 
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::checkpoint::{Checkpoint, CheckpointError, Work};
 use crate::codec::{self, Decoder, Malformed, put_state};
 use crate::snapshot::Snapshot;
 use crate::{KeyValue, Revision};
@@ -17,7 +17,6 @@ use bytes::BufMut;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The format.
 pub(crate) struct SledCheckpoint {
@@ -107,7 +106,7 @@ fn shard_path(path: &Path, shard: u64) -> PathBuf {
 }
 
 impl Checkpoint for SledCheckpoint {
-    fn write(&self, path: &Path, state: Snapshot, cancelled: &AtomicBool) -> Result<(), CheckpointError> {
+    fn write(&self, path: &Path, state: Snapshot, work: &Work) -> Result<(), CheckpointError> {
         let revision = state.revision;
         let mut entries = state.keys.into_iter().peekable();
         let mut buffer = Vec::new();
@@ -117,9 +116,7 @@ impl Checkpoint for SledCheckpoint {
             while digest.bytes < self.shard_bytes
                 && let Some((key, kv)) = entries.next()
             {
-                if cancelled.load(Ordering::Relaxed) {
-                    return Err(CheckpointError::Cancelled);
-                }
+                work.step()?;
                 buffer.clear();
                 put_state(&mut buffer, &kv);
                 digest.add(key.as_bytes(), &buffer);
@@ -140,17 +137,21 @@ impl Checkpoint for SledCheckpoint {
         let mut state = Snapshot::default();
         state.revision = scan(path, |kv| {
             state.keys.insert(kv.key.clone(), Arc::new(kv));
+            Ok(())
         })?;
         Ok(state)
     }
 
-    fn verify(&self, path: &Path) -> Result<Revision, CheckpointError> {
-        scan(path, drop)
+    fn verify(&self, path: &Path, work: &Work) -> Result<Revision, CheckpointError> {
+        scan(path, |_| work.step())
     }
 }
 
 /// Reads all shards, and says of which revision they are.
-fn scan(path: &Path, mut each: impl FnMut(KeyValue)) -> Result<Revision, CheckpointError> {
+fn scan(
+    path: &Path,
+    mut each: impl FnMut(KeyValue) -> Result<(), CheckpointError>,
+) -> Result<Revision, CheckpointError> {
     let mut revision = None;
     for shard in 0.. {
         let summary = catch_unwind(AssertUnwindSafe(|| scan_shard(path, shard, &mut each)))
@@ -165,7 +166,11 @@ fn scan(path: &Path, mut each: impl FnMut(KeyValue)) -> Result<Revision, Checkpo
     Ok(revision.unwrap_or_default())
 }
 
-fn scan_shard(path: &Path, shard: u64, each: &mut impl FnMut(KeyValue)) -> Result<Summary, CheckpointError> {
+fn scan_shard(
+    path: &Path,
+    shard: u64,
+    each: &mut impl FnMut(KeyValue) -> Result<(), CheckpointError>,
+) -> Result<Summary, CheckpointError> {
     let corrupt = |malformed: Malformed| CheckpointError::Corrupt(malformed.to_string());
     if !shard_path(path, shard).is_dir() {
         // sled would make a new one.
@@ -180,7 +185,7 @@ fn scan_shard(path: &Path, shard: u64, each: &mut impl FnMut(KeyValue)) -> Resul
         let (key, state) = entry?;
         digest.add(&key, &state);
         let key = codec::key(&key).map_err(corrupt)?;
-        each(Decoder(&state).state(key).map_err(corrupt)?);
+        each(Decoder(&state).state(key).map_err(corrupt)?)?;
     }
     let found = digest.summary(summary.revision, shard, summary.is_last);
     if found != summary {
@@ -206,16 +211,16 @@ mod tests {
         });
         let state = Snapshot { revision: Revision(99), keys: keys.collect() };
         let format = SledCheckpoint { shard_bytes: 32 << 10 };
-        format.write(&path, state.clone(), &AtomicBool::new(false)).unwrap();
+        format.write(&path, state.clone(), &Work::default()).unwrap();
         let loaded = format.load(&path).unwrap();
         assert!(loaded.keys == state.keys && loaded.revision == state.revision);
 
         let shards: Vec<_> = (0..4).map(|shard| shard_path(&path, shard)).collect();
         assert_eq!(shards.iter().map(|shard| shard.exists()).collect::<Vec<_>>(), [true, true, true, false]);
         std::fs::rename(&shards[1], &shards[3]).unwrap();
-        assert_eq!(format.verify(&path).unwrap_err().to_string(), "shard 1 is missing");
+        assert_eq!(format.verify(&path, &Work::default()).unwrap_err().to_string(), "shard 1 is missing");
         std::fs::rename(&shards[2], &shards[1]).unwrap();
-        assert!(matches!(format.verify(&path), Err(CheckpointError::Corrupt(_))));
+        assert!(matches!(format.verify(&path, &Work::default()), Err(CheckpointError::Corrupt(_))));
     }
 
     #[test]
@@ -223,7 +228,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = Snapshot { revision: Revision(7), ..Snapshot::default() };
         let format = SledCheckpoint::default();
-        format.write(&dir.path().join("empty"), state, &AtomicBool::new(false)).unwrap();
-        assert_eq!(format.verify(&dir.path().join("empty")).unwrap(), Revision(7));
+        format.write(&dir.path().join("empty"), state, &Work::default()).unwrap();
+        assert_eq!(format.verify(&dir.path().join("empty"), &Work::default()).unwrap(), Revision(7));
     }
 }

@@ -127,7 +127,7 @@ impl AdmissionRequest<'_> {
     /// # Errors
     /// What stands there cannot be read.
     pub async fn object(&self, key: &str) -> Result<Option<Value>, Status> {
-        self.store.get(key).await.as_ref().map(encode::parse).transpose()
+        self.store.get(key).await.map_err(Status::internal)?.as_ref().map(encode::parse).transpose()
     }
 }
 

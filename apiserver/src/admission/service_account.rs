@@ -67,7 +67,7 @@ async fn patiently(store: &dyn Store, key: &str) -> Option<KeyValue> {
     let until = Instant::now() + PATIENCE;
     let mut changes = store.watch(key, store.revision());
     loop {
-        if let Some(found) = store.get(key).await {
+        if let Some(found) = store.get(key).await.ok()? {
             return Some(found);
         }
         timeout_at(until, changes.next()).await.ok()??.ok()?;

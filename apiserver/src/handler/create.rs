@@ -117,7 +117,7 @@ impl Call {
         for _ in 0..RACE_ATTEMPTS {
             let mut compares = vec![Compare { key: key.clone(), mod_revision: Revision(0) }];
             compares.extend(self.open_namespace(name).await?);
-            if store.get(&key).await.is_some() {
+            if store.get(&key).await.map_err(Status::internal)?.is_some() {
                 return Err(exists());
             }
             let mut object = object.clone();
@@ -156,7 +156,7 @@ impl Call {
         }
         let namespace = self.namespace();
         let key = format!("/registry/namespaces/{namespace}");
-        let Some(kv) = self.server.inner.store.get(&key).await else {
+        let Some(kv) = self.server.inner.store.get(&key).await.map_err(Status::internal)? else {
             return Err(Status::not_found("", "namespaces", namespace));
         };
         if is_terminating(&kv.value) {

@@ -61,6 +61,7 @@ impl Call {
         if let (Some(name), true, None, None) = (options.selector.name(), one_namespace, at, &after) {
             let revision = self.server.revision();
             let found = self.server.inner.store.get(&self.kind.key(self.namespace(), name)).await;
+            let found = found.map_err(Status::internal)?;
             let revision = found.as_ref().map_or(revision, |kv| revision.max(kv.mod_revision));
             let mut items = Vec::new();
             for kv in found.into_iter() {
@@ -110,6 +111,7 @@ impl Call {
 
     fn range_error(&self, error: RangeError, options: &ListOptions) -> Status {
         match error {
+            RangeError::Unavailable(unavailable) => Status::internal(unavailable),
             RangeError::Future { asked, .. } => {
                 self.not_in_the_future(asked).err().unwrap_or_else(|| Status::internal("a revision from the future"))
             }

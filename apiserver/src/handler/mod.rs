@@ -206,7 +206,7 @@ impl Call {
 
     async fn get(&self) -> Result<Response, Status> {
         let key = self.kind.key(self.namespace(), &self.info.name);
-        let found = self.server.inner.store.get(&key).await;
+        let found = self.server.inner.store.get(&key).await.map_err(Status::internal)?;
         if let Some(at_least) = self.query.text("resourceVersion").and_then(|text| text.parse().ok()) {
             self.not_in_the_future(Revision(at_least))?;
         }

@@ -11,7 +11,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use store::{Committed, KeyValue, MemoryStore, Page, Range, RangeError, Revision, Store, Txn, TxnError, Watch};
+use store::{Committed, KeyValue, MemoryStore, Page, Range, RangeError, Revision, Store, Txn, TxnError, Unavailable, Watch};
 
 const QUOTAS: &str = "/api/v1/namespaces/default/resourcequotas";
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -41,7 +41,7 @@ impl Store for Restless {
         self.inner.txn(txn).await
     }
 
-    async fn get(&self, key: &str) -> Option<KeyValue> {
+    async fn get(&self, key: &str) -> Result<Option<KeyValue>, Unavailable> {
         self.let_others_go_first().await;
         self.inner.get(key).await
     }
@@ -63,8 +63,8 @@ impl Store for Restless {
         self.inner.revision()
     }
 
-    async fn compact(&self, revision: Revision) {
-        self.inner.compact(revision).await;
+    async fn compact(&self, revision: Revision) -> Result<(), Unavailable> {
+        self.inner.compact(revision).await
     }
 }
 

@@ -125,7 +125,7 @@ async fn a_reader_that_stands_still_holds_nobody_up_and_is_told_when_it_is_too_l
         server.post(CONFIGMAPS, configmap(&format!("a{number}"))).await.created();
         assert_eq!(quick.short().await, format!("ADDED a{number}"));
     }
-    server.api.store().compact(server.api.revision()).await;
+    server.api.store().compact(server.api.revision()).await.unwrap();
     assert_eq!(slow.short().await, "ERROR Expired");
     assert_eq!(slow.short().await, "the end");
 }
@@ -139,7 +139,7 @@ async fn an_expired_page_can_be_continued_from_the_newest_snapshot() {
     let page = server.get(&format!("{CONFIGMAPS}?limit=1")).await.ok();
     let token = page["metadata"]["continue"].as_str().expect("a token");
     server.delete(&format!("{CONFIGMAPS}/b"), Value::Null).await.ok();
-    server.api.store().compact(server.api.revision()).await;
+    server.api.store().compact(server.api.revision()).await.unwrap();
     let expired = server.get(&format!("{CONFIGMAPS}?limit=1&continue={token}")).await.expect(410);
     let token = expired["metadata"]["continue"].as_str().expect("another token");
     let rest = server.get(&format!("{CONFIGMAPS}?continue={token}")).await.ok();

@@ -95,7 +95,7 @@ async fn a_version_that_is_gone_is_expired_and_one_to_come_is_too_large() {
     for name in ["a", "b", "c"] {
         server.post(CONFIGMAPS, configmap(name)).await.created();
     }
-    server.api.store().compact(server.api.revision()).await;
+    server.api.store().compact(server.api.revision()).await.unwrap();
     let mut lines = server.watch(&format!("{CONFIGMAPS}?watch=true&resourceVersion=1"), JSON).await;
     let error = lines.next().await.expect("an event");
     assert_eq!(error["type"], "ERROR");

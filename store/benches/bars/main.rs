@@ -3,7 +3,7 @@
 //! `cargo bench -p store --bench bars`. etcd 3.5 is fetched once into `target/tools` (see [`fetch`]) and is spoken to over
 //! gRPC on loopback, as an API server would; the store is called in process, as ours does. Figures are medians of rounds
 //! taken in turns. `STORE_BENCH_DIR` says on which disk (a directory below `target` otherwise), `ETCD` which etcd, and
-//! `STORE_BENCH_ONLY` (`puts`, `watchers`, `list`, `restart` or `memory`) what alone to measure.
+//! `STORE_BENCH_ONLY` (`puts`, `watchers`, `backlog`, `list`, `restart` or `memory`) what alone to measure.
 //!
 //! The line `append + fdatasync` is the least that durability costs there: the same bytes appended to a preallocated
 //! file, one sync per group, and nothing else.
@@ -56,6 +56,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         if wanted("watchers") {
             watchers(dir.path(), &program, &mut report).await?;
         }
+        if wanted("backlog") {
+            backlog(dir.path(), &mut report).await?;
+        }
         if wanted("list") {
             lists(dir.path(), &program, &mut report).await?;
         }
@@ -87,6 +90,30 @@ async fn writes(dir: &Path, program: &Path, report: &mut Report) -> Outcome {
         report.no_more(&format!("p99 of a put in ms, {name}"), here.p99(), there.p99(), Some(1.0))?;
         report.yardstick(&format!("append + fdatasync, groups of {clients}: records/s"), median(&mut raw))?;
     }
+    ours.close().await;
+    Ok(())
+}
+
+/// What watchers that do not read cost 64 writers, and how fast one of them then catches up.
+async fn backlog(dir: &Path, report: &mut Report) -> Outcome {
+    const CLIENTS: usize = 64;
+    let ours = Arc::new(Ours::open(&dir.join("backlog"))?);
+    let mut losses = Vec::new();
+    for _ in 0..ROUNDS {
+        let alone = puts(&ours, CLIENTS, ROUND).await;
+        let asleep = ours.asleep(10);
+        let slow = puts(&ours, CLIENTS, ROUND).await;
+        losses.push((1.0 - slow.rate / alone.rate) * 100.0);
+        drop(asleep);
+    }
+    report.below("loss of 64 writers to 10 watchers that stand still in %", median(&mut losses), None, 25.0)?;
+    let mut asleep = ours.asleep(1);
+    // As much as the history has room for.
+    fill(&ours, 30_000).await;
+    let start = Instant::now();
+    let read = ours.catch_up(&mut asleep[0], 30_000).await;
+    report
+        .yardstick("events/s read from the log by one that catches up", read as f64 / start.elapsed().as_secs_f64())?;
     ours.close().await;
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use store::{EmbeddedStore, Operation, Options, Range, Revision, Store, Txn};
+use store::{EmbeddedStore, Operation, Options, Range, Revision, Store, Txn, Watch};
 
 /// A store and the value it is given.
 pub(crate) struct Ours {
@@ -29,6 +29,20 @@ impl Ours {
     /// Makes one.
     pub(crate) async fn checkpoint(&self) -> Result<(), Box<dyn Error>> {
         Ok(self.store.checkpoint().await?)
+    }
+
+    /// So many watchers of everything from now on, which nobody reads.
+    pub(crate) fn asleep(&self, watchers: usize) -> Vec<Watch> {
+        (0..watchers).map(|_| self.store.watch("", self.store.revision())).collect()
+    }
+
+    /// Reads so many events; how many there were.
+    pub(crate) async fn catch_up(&self, watch: &mut Watch, events: usize) -> usize {
+        let mut read = 0;
+        while read < events {
+            read += watch.next().await.expect("the store is open").expect("the history has it").events.len();
+        }
+        read
     }
 
     /// Gives the directory free.

@@ -55,13 +55,13 @@ contract! {
         put(store, "other", "").await;
         for (version, value) in (1..).zip(["x", "y", "z"]) {
             let revision = put(store, "a", value).await;
-            let kv = store.get("a").await.unwrap();
+            let kv = store.get("a").await.unwrap().unwrap();
             assert_eq!((kv.create_revision, kv.mod_revision, kv.version), (Revision(2), Revision(revision), version));
         }
         delete(store, "a").await;
-        assert_eq!(store.get("a").await, None);
+        assert_eq!(store.get("a").await.unwrap(), None);
         put(store, "a", "again").await;
-        let kv = store.get("a").await.unwrap();
+        let kv = store.get("a").await.unwrap().unwrap();
         assert_eq!((kv.create_revision, kv.mod_revision, kv.version), (Revision(6), Revision(6), 1));
     }
 
@@ -78,7 +78,7 @@ contract! {
         put(store, "a", "present").await;
         let conflict = txn(store, [compare("a", 0)], [put_operation("a", "mine")]).await;
         let Err(TxnError::Conflict { key, current }) = conflict else { panic!("{conflict:?}") };
-        assert_eq!((&*key, current), ("a", store.get("a").await));
+        assert_eq!((&*key, current), ("a", store.get("a").await.unwrap()));
         let conflict = txn(store, [compare("a", 1), compare("b", 9)], []).await;
         let Err(TxnError::Conflict { key, current }) = conflict else { panic!("{conflict:?}") };
         assert_eq!((&*key, current), ("b", None));
@@ -99,7 +99,7 @@ contract! {
         let mut watch = store.watch("a", Revision(0));
         for _ in 0..20 {
             let revision = put(store, "a", "x").await;
-            assert_eq!(store.get("a").await.unwrap().mod_revision, Revision(revision));
+            assert_eq!(store.get("a").await.unwrap().unwrap().mod_revision, Revision(revision));
             assert_eq!(range(store, "a", None).await.unwrap().revision, Revision(revision));
             assert_eq!(ready(&mut watch).len(), 1);
         }
@@ -109,7 +109,7 @@ contract! {
         for size in [0, 1, 4095, 4096, 65_536, 1 << 20] {
             let value: Vec<u8> = (0..size).map(|byte| byte as u8).collect();
             put(store, "a", &value).await;
-            assert!(store.get("a").await.unwrap().value == value, "{size} bytes");
+            assert!(store.get("a").await.unwrap().unwrap().value == value, "{size} bytes");
         }
     }
 
@@ -224,7 +224,7 @@ contract! {
         let mut watch = store.watch("", Revision(0));
         put(store, "a", "1").await;
         put(store, "a", "2").await;
-        let alive = store.get("a").await.unwrap();
+        let alive = store.get("a").await.unwrap().unwrap();
         delete(store, "a").await;
         let mut events = Vec::new();
         for _ in 0..3 {
@@ -317,13 +317,13 @@ contract! {
         for key in ["a", "b", "c", "d"] {
             put(store, key, "").await;
         }
-        store.compact(Revision(2)).await;
+        store.compact(Revision(2)).await.unwrap();
         let gone = range(store, "", Some(1)).await;
         assert!(matches!(gone, Err(RangeError::Compacted { asked: Revision(1), oldest: Revision(2) })), "{gone:?}");
         assert_eq!(range(store, "", Some(2)).await.unwrap().items.len(), 2);
         assert_eq!(next_compacted(&mut store.watch("", Revision(1))).await.oldest, Revision(2));
         assert_eq!(ready(&mut store.watch("", Revision(2))), ["3 put c=", "4 put d="]);
-        store.compact(Revision(99)).await;
+        store.compact(Revision(99)).await.unwrap();
         assert_eq!(range(store, "", None).await.unwrap().items.len(), 4);
         assert_eq!(put(store, "e", "").await, 5);
         assert_eq!(ready(&mut store.watch("", Revision(4))), ["5 put e="]);
@@ -391,7 +391,7 @@ async fn concurrent_increments_are_never_lost(store: Arc<dyn Store>) {
         let store = store.clone();
         tokio::spawn(async move {
             for _ in 0..25 {
-                let mut current = store.get("counter").await;
+                let mut current = store.get("counter").await.unwrap();
                 loop {
                     let count: u64 =
                         current.as_ref().map_or(0, |kv| std::str::from_utf8(&kv.value).unwrap().parse().unwrap());

@@ -59,7 +59,7 @@ async fn writer() {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 let key = format!("{writer}/{}", number % KEYS);
                 let revision = put(&*store, &key, value(number)).await;
-                let acknowledged = format!("acknowledged {key} {number} {revision}\n");
+                let acknowledged = format!("acknowledged {key} {number} {revision} {}\n", nanoseconds());
                 std::io::stdout().lock().write_all(acknowledged.as_bytes()).unwrap();
             }
         })
@@ -81,51 +81,58 @@ struct Acknowledged {
     writes: HashMap<String, (u64, u64)>,
     /// The newest revision that was seen.
     newest: u64,
+    /// Revisions of what was said too late to count.
+    late: Vec<u64>,
 }
 
 impl Acknowledged {
-    /// Runs a writer in `dir`, ends it after so many acknowledgements, and adds all it has said.
-    fn write(&mut self, dir: &Path, after: usize, mut end: impl FnMut(&mut Child)) {
+    /// Runs a writer in `dir`, ends it after so many acknowledgements, and adds all it has said before `end` says that it
+    /// was ended.
+    fn write(&mut self, dir: &Path, after: usize, mut end: impl FnMut(&mut Child) -> u128) {
         let mut child = start_writer(dir).stderr(Stdio::null()).spawn().expect("the test binary runs");
-        let mut count = 0;
+        let mut said = Vec::new();
+        let mut ended = u128::MAX;
         let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
         // What is in the pipe after the end has been acknowledged too.
-        for line in lines.map_while(Result::ok) {
-            if self.add_line(&line) {
-                count += 1;
-                if count == after {
-                    end(&mut child);
-                }
+        for line in lines.map_while(Result::ok).filter(|line| line.starts_with("acknowledged ")) {
+            said.push(line);
+            if said.len() == after {
+                ended = end(&mut child);
             }
         }
         child.wait().expect("the child ends");
-        assert!(count >= after, "the writer has failed after {count} writes");
+        assert!(said.len() >= after, "the writer has failed after {} writes", said.len());
+        said.iter().for_each(|line| self.add(line, ended));
     }
 
-    /// Adds what a writer has said.
-    fn add(&mut self, said: &[u8]) {
-        String::from_utf8_lossy(said).lines().for_each(|line| {
-            self.add_line(line);
-        });
-    }
-
-    /// Whether the line is an acknowledgement. The last one may be cut short.
-    fn add_line(&mut self, line: &str) -> bool {
+    /// Adds an acknowledgement, unless it came too late. The last one may be cut short.
+    fn add(&mut self, line: &str, ended: u128) {
         let fields: Vec<_> = line.split(' ').collect();
-        let ["acknowledged", key, number, revision] = fields[..] else { return false };
-        let (Ok(number), Ok(revision)) = (number.parse(), revision.parse()) else { return false };
-        let newest = self.writes.entry(key.to_owned()).or_default();
-        *newest = (*newest).max((number, revision));
-        true
+        let ["acknowledged", key, number, revision, at] = fields[..] else { return };
+        let (Ok(number), Ok(revision), Ok(at)) = (number.parse(), revision.parse::<u64>(), at.parse::<u128>()) else {
+            return;
+        };
+        if at < ended {
+            let newest = self.writes.entry(key.to_owned()).or_default();
+            *newest = (*newest).max((number, revision));
+        } else {
+            self.late.push(revision);
+        }
     }
 
     /// Everything is there, and the store goes on.
     async fn verify(&mut self, dir: &Path, round: usize) {
         let store = EmbeddedStore::open(dir, CRASHING).unwrap_or_else(|error| panic!("round {round}: {error}"));
         let highest = self.writes.values().map(|(_, revision)| *revision).max().unwrap_or_default();
-        assert!(store.revision().0 >= highest && highest > self.newest, "round {round}: revisions go on");
+        let found = store.revision().0;
+        assert!(found >= highest, "round {round}: revision {highest} was acknowledged, but {found} is the newest");
+        assert!(found > self.newest, "round {round}: nothing was written");
+        let lost = self.late.drain(..).filter(|revision| *revision > found).count();
+        if lost > 0 {
+            say(&format!("round {round}: {lost} acknowledgements after the cut came to nothing"));
+        }
         for (key, (number, revision)) in &self.writes {
-            let kv = store.get(key).await.unwrap_or_else(|| panic!("round {round}: {key} is lost"));
+            let kv = store.get(key).await.unwrap().unwrap_or_else(|| panic!("round {round}: {key} is lost"));
             assert!(kv.mod_revision.0 >= *revision, "round {round}: {key} is old");
             // A later write may have become durable without having been acknowledged.
             let later = kv.mod_revision.0 > *revision;
@@ -145,6 +152,21 @@ impl Acknowledged {
     }
 }
 
+/// Tells whoever runs the suite, past the harness, which would keep it for itself.
+fn say(text: &str) {
+    writeln!(std::io::stderr().lock(), "{text}").expect("standard error is open");
+}
+
+fn nanoseconds() -> u128 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("it is later than 1970").as_nanos()
+}
+
+/// kill -9. What had been said by then, and what is still in the pipe, has been acknowledged.
+fn kill(child: &mut Child) -> u128 {
+    child.kill().expect("it is a child of ours");
+    u128::MAX
+}
+
 /// How many writes a round lets pass: few and many.
 fn writes(round: usize) -> usize {
     1 + (round * 379) % 1000
@@ -162,7 +184,7 @@ async fn what_was_acknowledged_survives_kill_9() {
     let dir = tempfile::tempdir().unwrap();
     let mut acknowledged = Acknowledged::default();
     for round in 0..rounds {
-        acknowledged.write(dir.path(), writes(round), |child| child.kill().unwrap());
+        acknowledged.write(dir.path(), writes(round), kill);
         acknowledged.verify(dir.path(), round).await;
     }
 }
@@ -181,7 +203,7 @@ async fn a_second_process_is_refused_with_the_holder() {
 async fn a_log_that_cannot_be_written_stops_the_store_with_the_reason_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut acknowledged = Acknowledged::default();
-    acknowledged.write(dir.path(), 30, |child| child.kill().unwrap());
+    acknowledged.write(dir.path(), 30, kill);
     let stopped = |line: &str| line.contains("cannot write the log") && line.contains("File too large");
     // Files no longer than half a MiB (1 MiB in bash), and no signal for those who try: write number 0 is larger.
     let mut limited = Command::new("sh");
@@ -189,7 +211,7 @@ async fn a_log_that_cannot_be_written_stops_the_store_with_the_reason_and_loses_
     let output = limited.arg(std::env::current_exe().unwrap()).env(DIRECTORY, dir.path()).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.lines().any(stopped), "{stderr}");
-    acknowledged.add(&output.stdout);
+    String::from_utf8_lossy(&output.stdout).lines().for_each(|line| acknowledged.add(line, u128::MAX));
     acknowledged.verify(dir.path(), 0).await;
 }
 
@@ -214,18 +236,25 @@ impl Disk {
     }
 
     fn mount(&self) -> Result<(), String> {
-        succeed(Command::new("mount").args(["-o", "loop"]).args([&self.image, &self.mount]))
+        succeed(Command::new("mount").args(["-o", "loop"]).args([&self.image, &self.mount])).map(drop)
     }
 
-    /// Nothing that is not on the disk by now will ever be: EXT4_IOC_SHUTDOWN without flushing the journal.
-    fn cut_power(&self) -> Result<(), String> {
-        const SHUTDOWN: &str = "import fcntl, os, struct, sys
-fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587d, struct.pack('I', 2))";
-        succeed(Command::new("python3").args(["-c", SHUTDOWN]).arg(&self.mount))
+    /// Nothing that is not on the disk by now will ever be: EXT4_IOC_SHUTDOWN without flushing the journal. Says when.
+    ///
+    /// Where the power is really cut, nobody acknowledges anything afterwards. Here the writer goes on for a moment, and
+    /// a sync that was under way may say that all is well although its journal has been aborted (jbd2 takes a
+    /// transaction that it no longer knows for one that is committed). So what it says from then on does not count.
+    fn cut_power(&self) -> Result<u128, String> {
+        const SHUTDOWN: &str = "import fcntl, os, struct, sys, time
+mount = os.open(sys.argv[1], os.O_RDONLY)
+print(time.time_ns())
+fcntl.ioctl(mount, 0x8004587d, struct.pack('I', 2))";
+        let output = succeed(Command::new("python3").args(["-c", SHUTDOWN]).arg(&self.mount))?;
+        output.trim().parse().map_err(|_| format!("the time is no number: {output:?}"))
     }
 
     fn unmount(&self) -> Result<(), String> {
-        succeed(Command::new("umount").arg(&self.mount))
+        succeed(Command::new("umount").arg(&self.mount)).map(drop)
     }
 }
 
@@ -236,10 +265,12 @@ impl Drop for Disk {
     }
 }
 
-fn succeed(command: &mut Command) -> Result<(), String> {
+fn succeed(command: &mut Command) -> Result<String, String> {
     let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    if output.status.success() { Ok(()) } else { Err(format!("{command:?}: {}: {}", output.status, stderr.trim())) }
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(format!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()))
 }
 
 #[tokio::test]
@@ -250,10 +281,7 @@ async fn what_was_acknowledged_survives_a_loss_of_power() {
     let disk = match Disk::new(dir.path()) {
         Ok(disk) => disk,
         Err(missing) if wanted.is_none() => {
-            // Past the harness, which would keep it for itself.
-            let text = format!("{NAME}: NOT RUN: no ext4 file system can be mounted here: {missing}\n");
-            std::io::stderr().lock().write_all(text.as_bytes()).unwrap();
-            return;
+            return say(&format!("{NAME}: NOT RUN: no ext4 file system can be mounted here: {missing}"));
         }
         Err(missing) => panic!("no ext4 file system can be mounted here: {missing}"),
     };
@@ -261,8 +289,9 @@ async fn what_was_acknowledged_survives_a_loss_of_power() {
     let mut acknowledged = Acknowledged::default();
     for round in 0..wanted.unwrap_or(3) {
         acknowledged.write(&store, writes(round), |child| {
-            disk.cut_power().unwrap();
+            let cut = disk.cut_power().unwrap();
             child.kill().unwrap();
+            cut
         });
         disk.unmount().unwrap();
         disk.mount().unwrap();

@@ -29,10 +29,10 @@ async fn after_a_restart_keys_revisions_and_watches_go_on() {
     for n in 1..=20 {
         put(&store, "a", n.to_string()).await;
     }
-    let before = store.get("a").await;
+    let before = store.get("a").await.unwrap();
     store.close().await;
     let store = open(dir.path()).unwrap();
-    assert_eq!((store.get("a").await, store.revision()), (before, Revision(20)));
+    assert_eq!((store.get("a").await.unwrap(), store.revision()), (before, Revision(20)));
     assert_eq!(shown(&range(&store, "", Some(7)).await.unwrap()), ["a=7"]);
     let mut watch = store.watch("", Revision(18));
     assert_eq!(put(&store, "a", "21").await, 21);

@@ -238,7 +238,7 @@ async fn check(mut subject: Subject, steps: Vec<Step>) {
             }
             Step::Compact(back) => {
                 let revision = model.revision().saturating_sub(back);
-                subject.store().compact(Revision(revision)).await;
+                subject.store().compact(Revision(revision)).await.unwrap();
                 model.compacted = model.compacted.max(revision);
             }
             Step::Progress => subject.store().request_progress(),

@@ -50,7 +50,7 @@ async fn a_snapshot_is_let_go_when_it_is_old_or_compacted_or_keeps_too_much() {
         assert_eq!(next().await.unwrap().items.len(), 2, "{case}: it is kept at first");
         match case {
             "old" => tokio::time::advance(RETENTION.age + Duration::from_secs(1)).await,
-            "compacted" => store.compact(store.revision()).await,
+            "compacted" => store.compact(store.revision()).await.unwrap(),
             _ => {
                 for _ in 0..66 {
                     put(&store, "other", vec![0; 1 << 20]).await;

@@ -77,11 +77,11 @@ impl Admission for ResourceQuotas {
         }
         let mark = mark_of(request.namespace);
         let mut settlement = Settlement::default();
-        if request.store.get(&mark).await.is_some() && !request.dry_run {
+        if request.store.get(&mark).await.map_err(Status::internal)?.is_some() && !request.dry_run {
             let turns = &self.turns[shard(request.namespace)];
             settlement.turns.push(turns.clone().lock_owned().await);
         }
-        let marked = request.store.get(&mark).await;
+        let marked = request.store.get(&mark).await.map_err(Status::internal)?;
         let mod_revision = marked.as_ref().map_or(Revision(0), |kv| kv.mod_revision);
         settlement.compares.push(Compare { key: mark.as_str().into(), mod_revision });
         let quotas = match marked {

@@ -100,8 +100,9 @@ impl Allocator {
             ));
         }
         match write.is_free(&key(address)).await {
-            true => Ok(address),
-            false => Err("provided IP is already allocated".to_owned()),
+            Ok(true) => Ok(address),
+            Ok(false) => Err("provided IP is already allocated".to_owned()),
+            Err(status) => Err(status.message),
         }
     }
 
@@ -128,7 +129,8 @@ impl Allocator {
             for _ in 0..PICKS {
                 let offset = split + 1 + self.below(upper);
                 let address = network.nth(offset);
-                if !is_own(offset) && !write.taken.addresses.contains(&address) && write.is_free(&key(address)).await {
+                let untouched = !is_own(offset) && !write.taken.addresses.contains(&address);
+                if untouched && write.is_free(&key(address)).await? {
                     return Ok(Some(address));
                 }
             }

@@ -85,8 +85,8 @@ impl Write<'_> {
         Status::invalid("", "Service", &self.name, errors)
     }
 
-    async fn is_free(&self, key: &str) -> bool {
-        self.store.get(key).await.is_none()
+    async fn is_free(&self, key: &str) -> Result<bool, Status> {
+        Ok(self.store.get(key).await.map_err(Status::internal)?.is_none())
     }
 
     fn put_new(&mut self, key: String, value: &Value) {
@@ -164,7 +164,7 @@ impl Allocator {
         for address in freed {
             let key = addresses::key(address);
             // Somebody may have deleted the IPAddress and another Service taken it since.
-            let Some(found) = write.store.get(&key).await else { continue };
+            let Ok(Some(found)) = write.store.get(&key).await else { continue };
             let object: Value = serde_json::from_slice(&found.value).unwrap_or_default();
             if text(&object, "/spec/parentRef/name") == write.name
                 && text(&object, "/spec/parentRef/namespace") == write.namespace

@@ -80,7 +80,7 @@ impl Allocator {
         if write.held.node_ports.contains(&number) || !write.taken.node_ports.insert(number) {
             return Ok(()); // Validation has seen to it that it serves one port of each protocol.
         }
-        if !write.is_free(&key(number)).await {
+        if !write.is_free(&key(number)).await? {
             return Err(refused(write, "provided port is already allocated".to_owned()));
         }
         put(write, number);
@@ -93,7 +93,7 @@ impl Allocator {
         let mut found = None;
         for _ in 0..PICKS {
             let pick = dynamic.saturating_add(self.below(u128::from(last.saturating_sub(dynamic)) + 1) as u16);
-            if is_untouched(write, pick) && write.is_free(&key(pick)).await {
+            if is_untouched(write, pick) && write.is_free(&key(pick)).await? {
                 found = Some(pick);
                 break;
             }

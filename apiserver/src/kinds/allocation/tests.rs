@@ -335,7 +335,7 @@ async fn rule_3_7_what_prefers_dual_stack_is_not_changed_in_passing() {
 async fn rule_3_8_an_ip_address_object_says_whose_the_address_is() {
     let cluster = Cluster::new(&["10.96.0.0/12"]);
     let service = cluster.create("web", with(web(), json!({"clusterIP": "10.96.0.10"}))).await.unwrap();
-    let stored = cluster.store.get("/registry/ipaddresses.networking.k8s.io/10.96.0.10").await.unwrap();
+    let stored = cluster.store.get("/registry/ipaddresses.networking.k8s.io/10.96.0.10").await.unwrap().unwrap();
     let mut object: Value = serde_json::from_slice(&stored.value).unwrap();
     assert_eq!(object["metadata"]["uid"].as_str().unwrap().len(), 36);
     object["metadata"]["uid"] = json!("…");
