@@ -19,8 +19,8 @@ pub(crate) trait Checkpoint: Send + Sync + 'static {
     /// Writes `state` into the directory `path`, which does not exist yet. Need not sync. Lets go of what it has written:
     /// while the store goes on, the state of before is what costs memory.
     fn write(&self, path: &Path, state: Snapshot, work: &Work) -> Result<(), CheckpointError>;
-    /// Reads it all, and fails unless it is exactly what was written.
-    fn load(&self, path: &Path) -> Result<Snapshot, CheckpointError>;
+    /// Reads it all, and fails unless it is exactly what was written. Changes nothing in it.
+    fn load(&self, path: &Path, work: &Work) -> Result<Snapshot, CheckpointError>;
     /// As [`Self::load`], but only to know whether it would succeed.
     fn verify(&self, path: &Path, work: &Work) -> Result<Revision, CheckpointError>;
 }
@@ -58,6 +58,8 @@ pub(crate) enum CheckpointError {
     Stuck(&'static str),
     #[error("{0}")]
     Corrupt(String),
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
     #[error("{0}")]
     Engine(#[from] sled::Error),
 }
@@ -115,7 +117,8 @@ impl Generations {
 
     /// Reads the checkpoint at `path`.
     pub(crate) fn load(&self, path: &Path) -> Result<Snapshot, OpenError> {
-        self.format.load(path).map_err(|error| OpenError::corrupt(path, 0, error))
+        let loaded = self.apart(&Work::default(), path, |format, path, work| format.load(path, work));
+        loaded.map_err(|error| OpenError::corrupt(path, 0, error))
     }
 
     /// Makes `state` the newest checkpoint, unless there is one as new, and drops what it supersedes.
@@ -138,9 +141,7 @@ impl Generations {
         self.clear_unfinished()?;
         self.apart(work, &unfinished, move |format, path, work| format.write(path, state, work))?;
         files::secure_tree(&unfinished)?;
-        self.apart(work, &unfinished, |format, path, work| format.verify(path, work).map(drop))?;
-        // Opening it may have written to it.
-        files::secure_tree(&unfinished)?;
+        self.apart(work, &unfinished, |format, path, work| format.verify(path, work))?;
         std::fs::rename(&unfinished, path)?;
         files::sync_dir(&self.dir)?;
         Ok(())
@@ -148,12 +149,12 @@ impl Generations {
 
     /// Lets the format work on a thread of its own, which is left alone if it does not come back: when the disk is full,
     /// sled may wait for ever, and neither the store nor whoever closes it is to wait with it.
-    fn apart(
+    fn apart<T: Send + 'static>(
         &self,
         work: &Work,
         path: &Path,
-        task: impl FnOnce(&dyn Checkpoint, &Path, &Work) -> Result<(), CheckpointError> + Send + 'static,
-    ) -> Result<(), Cause> {
+        task: impl FnOnce(&dyn Checkpoint, &Path, &Work) -> Result<T, CheckpointError> + Send + 'static,
+    ) -> Result<T, Cause> {
         const LOOK: Duration = Duration::from_millis(50);
         let (done, outcome) = mpsc::channel();
         let (format, owned, own_work) = (self.format.clone(), path.to_owned(), work.clone());
@@ -187,7 +188,7 @@ impl Generations {
     pub(crate) fn clear_unfinished(&self) -> Result<(), OpenError> {
         for entry in std::fs::read_dir(&self.dir).map_err(OpenError::io("read", &self.dir))? {
             let path = entry.map_err(OpenError::io("read", &self.dir))?.path();
-            if path.extension().is_some_and(|extension| extension == UNFINISHED) {
+            if path.extension().is_some_and(|extension| extension == UNFINISHED || extension == files::SCRATCH) {
                 std::fs::remove_dir_all(&path).map_err(OpenError::io("remove", &path))?;
             }
         }
@@ -200,8 +201,8 @@ impl Generations {
             // The one before the newest becomes the one to fall back to: better know now that it still can be read.
             let fallback = generations.len() - KEPT;
             let path = &generations[fallback].1;
-            let superseded = match self.apart(work, path, |format, path, work| format.verify(path, work).map(drop)) {
-                Ok(()) => 0,
+            let superseded = match self.apart(work, path, |format, path, work| format.verify(path, work)) {
+                Ok(_) => 0,
                 Err(error) if work.is_cancelled() => return Err(error),
                 Err(error) => {
                     warn!(checkpoint = %path.display(), %error, "checkpoint has gone bad; dropping it");
@@ -216,5 +217,40 @@ impl Generations {
             [(older, _), .., _] => Ok(log::trim(&self.log_dir, *older)?),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A format that never comes back, as sled does not when the disk is full.
+    struct Stuck;
+
+    impl Checkpoint for Stuck {
+        fn write(&self, _: &Path, _: Snapshot, _: &Work) -> Result<(), CheckpointError> {
+            loop {
+                std::thread::park();
+            }
+        }
+
+        fn load(&self, _: &Path, _: &Work) -> Result<Snapshot, CheckpointError> {
+            unreachable!("nothing has been written")
+        }
+
+        fn verify(&self, _: &Path, _: &Work) -> Result<Revision, CheckpointError> {
+            unreachable!("nothing has been written")
+        }
+    }
+
+    #[test]
+    fn a_store_that_closes_does_not_wait_for_a_format_that_does_not_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let generations = Generations::new(Arc::new(Stuck), dir.path().to_owned(), dir.path().to_owned());
+        let closing = Arc::new(AtomicBool::new(true));
+        let state = Snapshot { revision: Revision(1), ..Snapshot::default() };
+        let error = generations.write(state, &closing).unwrap_err();
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert_eq!(cause, "the format does not come back");
     }
 }

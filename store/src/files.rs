@@ -4,6 +4,9 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::path::Path;
 
+/// How a directory ends that nobody needs after the process which made it.
+pub(crate) const SCRATCH: &str = "scratch";
+
 /// Options which create a file with mode 0600.
 pub(crate) fn private() -> OpenOptions {
     let mut options = OpenOptions::new();

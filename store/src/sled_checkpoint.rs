@@ -2,7 +2,8 @@
 //!
 //! sled's own idea of durable is not relied upon (it never syncs the files of large values): [`Generations`] syncs the
 //! whole directory once the databases are closed. Nor is its idea of valid: every entry is in a checksum of ours, kept
-//! with the revision in a tree of its own. Recovery of a damaged file may panic inside sled; that is an error here.
+//! with the revision in a tree of its own. Recovery of a damaged file may panic inside sled; that is an error here. And as
+//! sled writes into what it opens, and a crash at that moment can spoil it, a checkpoint is never opened again: a copy is.
 //!
 //! A checkpoint is a row of shards, each a database of its own, opened one after the other: a database that is read
 //! once from end to end stays in memory wholly, whatever the capacity of its cache.
@@ -12,8 +13,9 @@
 use crate::checkpoint::{Checkpoint, CheckpointError, Work};
 use crate::codec::{self, Decoder, Malformed, put_state};
 use crate::snapshot::Snapshot;
-use crate::{KeyValue, Revision};
+use crate::{KeyValue, Revision, files};
 use bytes::BufMut;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -133,11 +135,11 @@ impl Checkpoint for SledCheckpoint {
         Ok(())
     }
 
-    fn load(&self, path: &Path) -> Result<Snapshot, CheckpointError> {
+    fn load(&self, path: &Path, work: &Work) -> Result<Snapshot, CheckpointError> {
         let mut state = Snapshot::default();
         state.revision = scan(path, |kv| {
             state.keys.insert(kv.key.clone(), Arc::new(kv));
-            Ok(())
+            work.step()
         })?;
         Ok(state)
     }
@@ -166,6 +168,46 @@ fn scan(
     Ok(revision.unwrap_or_default())
 }
 
+/// A shard's files again, in a directory beside the checkpoint; removed when dropped.
+struct Copy(PathBuf);
+
+impl Copy {
+    fn of(path: &Path, shard: u64) -> Result<Self, CheckpointError> {
+        let copy = Self(path.with_extension(files::SCRATCH));
+        remove(&copy.0)?;
+        copy_tree(&shard_path(path, shard), &shard_path(&copy.0, shard))?;
+        Ok(copy)
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        // Whoever makes or reads the next checkpoint clears it away.
+        let _ = remove(&self.0);
+    }
+}
+
+fn remove(dir: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+    files::create_private_dir(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_tree(&entry.path(), &to)?;
+        } else {
+            std::fs::copy(entry.path(), to)?;
+        }
+    }
+    Ok(())
+}
+
 fn scan_shard(
     path: &Path,
     shard: u64,
@@ -173,10 +215,10 @@ fn scan_shard(
 ) -> Result<Summary, CheckpointError> {
     let corrupt = |malformed: Malformed| CheckpointError::Corrupt(malformed.to_string());
     if !shard_path(path, shard).is_dir() {
-        // sled would make a new one.
         return Err(CheckpointError::Corrupt(format!("shard {shard} is missing")));
     }
-    let db = config(path, shard).open()?;
+    let copy = Copy::of(path, shard)?;
+    let db = config(&copy.0, shard).open()?;
     let summary = db.open_tree(SUMMARY_TREE)?.get(SUMMARY_KEY)?;
     let summary = summary.ok_or_else(|| CheckpointError::Corrupt(format!("shard {shard} has no summary")))?;
     let summary = Summary::decode(&summary).map_err(corrupt)?;
@@ -212,7 +254,7 @@ mod tests {
         let state = Snapshot { revision: Revision(99), keys: keys.collect() };
         let format = SledCheckpoint { shard_bytes: 32 << 10 };
         format.write(&path, state.clone(), &Work::default()).unwrap();
-        let loaded = format.load(&path).unwrap();
+        let loaded = format.load(&path, &Work::default()).unwrap();
         assert!(loaded.keys == state.keys && loaded.revision == state.revision);
 
         let shards: Vec<_> = (0..4).map(|shard| shard_path(&path, shard)).collect();
@@ -221,6 +263,31 @@ mod tests {
         assert_eq!(format.verify(&path, &Work::default()).unwrap_err().to_string(), "shard 1 is missing");
         std::fs::rename(&shards[2], &shards[1]).unwrap();
         assert!(matches!(format.verify(&path, &Work::default()), Err(CheckpointError::Corrupt(_))));
+    }
+
+    fn contents(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+        let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        let mut contents: Vec<_> = entries
+            .flat_map(
+                |path| if path.is_dir() { contents(&path) } else { vec![(path.clone(), std::fs::read(path).unwrap())] },
+            )
+            .collect();
+        contents.sort();
+        contents
+    }
+
+    /// sled writes into what it opens: a process that was killed while it read a checkpoint left one which panicked.
+    #[test]
+    fn reading_a_checkpoint_changes_nothing_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("checkpoint");
+        let state = Snapshot { revision: Revision(7), ..Snapshot::default() };
+        let format = SledCheckpoint::default();
+        format.write(&path, state, &Work::default()).unwrap();
+        let written = contents(dir.path());
+        format.load(&path, &Work::default()).unwrap();
+        format.verify(&path, &Work::default()).unwrap();
+        assert!(contents(dir.path()) == written, "nor is anything left beside it");
     }
 
     #[test]
