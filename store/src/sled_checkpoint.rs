@@ -27,9 +27,9 @@ pub(crate) struct SledCheckpoint {
 }
 
 impl Default for SledCheckpoint {
-    /// Shards of 16 MiB.
+    /// Shards of 32 MiB.
     fn default() -> Self {
-        Self { shard_bytes: 16 << 20 }
+        Self { shard_bytes: 32 << 20 }
     }
 }
 
@@ -128,6 +128,9 @@ impl Checkpoint for SledCheckpoint {
             let summary = digest.summary(revision, shard, is_last);
             db.open_tree(SUMMARY_TREE)?.insert(SUMMARY_KEY, summary.encode())?;
             db.flush()?;
+            drop(db);
+            // Opened again, sled writes down where everything is, which it would else look for each time it is read.
+            drop(config(path, shard).open()?);
             if is_last {
                 break;
             }
