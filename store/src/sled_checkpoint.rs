@@ -15,10 +15,12 @@ use crate::codec::{self, Decoder, Malformed, put_state};
 use crate::snapshot::Snapshot;
 use crate::{KeyValue, Revision, files};
 use bytes::BufMut;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// The format.
 pub(crate) struct SledCheckpoint {
@@ -36,6 +38,9 @@ impl Default for SledCheckpoint {
 const SUMMARY_TREE: &str = "summary";
 const SUMMARY_KEY: &str = "shard";
 const CACHE: u64 = 16 << 20;
+/// How long sled may take to let go of a database, and how often it is looked.
+const RELEASE: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(1);
 
 /// What a shard is, so that a part is never taken for the whole.
 #[derive(Debug, PartialEq, Eq)]
@@ -128,9 +133,9 @@ impl Checkpoint for SledCheckpoint {
             let summary = digest.summary(revision, shard, is_last);
             db.open_tree(SUMMARY_TREE)?.insert(SUMMARY_KEY, summary.encode())?;
             db.flush()?;
-            drop(db);
+            close(db, path, shard)?;
             // Opened again, sled writes down where everything is, which it would else look for each time it is read.
-            drop(config(path, shard).open()?);
+            close(config(path, shard).open()?, path, shard)?;
             if is_last {
                 break;
             }
@@ -149,6 +154,23 @@ impl Checkpoint for SledCheckpoint {
 
     fn verify(&self, path: &Path, work: &Work) -> Result<Revision, CheckpointError> {
         scan(path, |_| work.step())
+    }
+}
+
+/// Waits until sled has let go of a shard. Its threads go on for a moment when a database is dropped: what is copied in
+/// that moment may be half of something.
+fn close(db: sled::Db, path: &Path, shard: u64) -> Result<(), CheckpointError> {
+    drop(db);
+    let file = File::open(shard_path(path, shard).join("db"))?;
+    let start = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            // Real time: it is a thread that is waited for.
+            Err(TryLockError::WouldBlock) if start.elapsed() < RELEASE => std::thread::sleep(LOOK),
+            Err(TryLockError::WouldBlock) => return Err(CheckpointError::Stuck("sled")),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
     }
 }
 

@@ -60,6 +60,12 @@ impl Etcd {
         self.process.id()
     }
 
+    /// Ends it in good order: kill -9 made version 3.5.1 lose a key here once, as it was known to.
+    pub(crate) fn stop(mut self) -> std::io::Result<()> {
+        Command::new("kill").arg(self.process.id().to_string()).status()?;
+        self.process.wait().map(drop)
+    }
+
     fn channel(&self) -> &Channel {
         &self.channels[self.next.fetch_add(1, Ordering::Relaxed) % self.channels.len()]
     }

@@ -191,7 +191,7 @@ async fn restarts(dir: &Path, program: &Path, report: &mut Report) -> Outcome {
 
     let etcd = Arc::new(Etcd::start(program, &there).await?);
     fill(&etcd, RESTARTED).await;
-    drop(etcd);
+    Arc::into_inner(etcd).ok_or("somebody still uses etcd")?.stop()?;
     let start = Instant::now();
     let etcd = Etcd::start(program, &there).await?;
     assert_eq!(etcd.list().await, RESTARTED);
