@@ -11,7 +11,9 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use store::{Committed, KeyValue, MemoryStore, Page, Range, RangeError, Revision, Store, Txn, TxnError, Unavailable, Watch};
+use store::{
+    Committed, KeyValue, MemoryStore, Page, Range, RangeError, Revision, Store, Txn, TxnError, Unavailable, Watch,
+};
 
 const QUOTAS: &str = "/api/v1/namespaces/default/resourcequotas";
 const PODS: &str = "/api/v1/namespaces/default/pods";
