@@ -37,7 +37,7 @@ impl Call {
         options: &WriteOptions,
         tracking: Tracking,
     ) -> Result<Written, Status> {
-        let generated = self.name_object(&mut object)?;
+        let generated = self.name_object(&mut object, false)?;
         if object["metadata"]["resourceVersion"].as_str().is_some_and(|version| !version.is_empty()) {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
@@ -76,7 +76,7 @@ impl Call {
                     if attempt == NAME_ATTEMPTS {
                         return Err(no_free_name(status));
                     }
-                    self.name_object(&mut object)?;
+                    self.name_object(&mut object, true)?;
                 }
                 result => return result,
             }
@@ -84,8 +84,8 @@ impl Call {
         unreachable!("the loop only ends by returning")
     }
 
-    /// Sees to `metadata.name` and `metadata.namespace`; whether the name was made up here.
-    fn name_object(&self, object: &mut Value) -> Result<bool, Status> {
+    /// Sees to `metadata.name` and `metadata.namespace`; whether the name was made up here. `again`: the one made up before was taken.
+    fn name_object(&self, object: &mut Value, again: bool) -> Result<bool, Status> {
         let metadata = &mut object["metadata"];
         if self.kind.namespaced {
             let given = metadata["namespace"].as_str().unwrap_or_default();
@@ -98,11 +98,9 @@ impl Call {
             metadata.as_object_mut().expect("checked to be an object").remove("namespace");
         }
         let base = metadata["generateName"].as_str().unwrap_or_default();
-        let generated = !base.is_empty()
-            && metadata.get("name").and_then(Value::as_str).is_none_or(|name| {
-                // Taken already: this is another attempt.
-                name.is_empty() || (name.len() >= 5 && base.starts_with(&name[..name.len() - 5]))
-            });
+        // A name that was given counts, whatever it looks like: a StatefulSet gives its pods both.
+        let named = metadata.get("name").and_then(Value::as_str).is_some_and(|name| !name.is_empty());
+        let generated = !base.is_empty() && (again || !named);
         if generated {
             let base: String = base.chars().take(LONGEST_BASE).collect();
             metadata["name"] = format!("{base}{}", self.server.inner.identifiers.suffix()).into();

@@ -142,15 +142,23 @@ pub fn check_decoded(
     Ok((decoded.value, warnings))
 }
 
-/// Puts in the empty objects that Kubernetes always writes, such as `status: {}` and `resources: {}`.
+/// Gives an object the form in which Kubernetes writes it: with the empty objects it always writes, such as `status: {}` and
+/// `resources: {}`, and without the zero values it never does, such as `annotations: {}` and `hostNetwork: false`.
 ///
 /// To be called on what is going to be stored, after defaulting: clients and [`managed_fields`](super::managed_fields) expect
-/// them there. Not to be called on the configuration of a server-side apply.
-pub fn complete(object: &Object, value: &mut Value) {
+/// it so. Not to be called on the configuration of a server-side apply. Custom resources keep what they were given, but for their
+/// metadata.
+pub fn complete(object: &ObjectRef, value: &mut Value) {
     let Value::Object(map) = value else { return };
+    let builtin = matches!(object, ObjectRef::Builtin(_));
     for field in &object.fields {
         match (map.get_mut(field.name.as_ref()), &field.ty) {
-            (Some(child), ty) => complete_type(ty, child),
+            (Some(child), ty) => {
+                complete_type(ty, child);
+                if builtin && field.leaves_out(child) {
+                    map.remove(field.name.as_ref());
+                }
+            }
             (None, Type::Object { schema, .. }) if field.is_value_struct() => {
                 let mut child = Value::Object(Map::new());
                 complete(schema, &mut child);
@@ -564,6 +572,20 @@ mod tests {
         let mut service = json!({"spec": {}});
         complete(&kind("", "Service"), &mut service);
         assert_eq!(service["status"], json!({"loadBalancer": {}}));
+    }
+
+    #[test]
+    fn zero_values_that_are_never_written_are_left_out() {
+        let mut value = json!({
+            "metadata": {"name": "a", "annotations": {}, "labels": {"a": ""}, "ownerReferences": []},
+            "spec": {"containers": [], "hostNetwork": false, "automountServiceAccountToken": false, "nodeName": "", "volumes": [
+                {"name": "v", "emptyDir": {}}], "terminationGracePeriodSeconds": 0, "nodeSelector": {}},
+        });
+        complete(&kind("", "Pod"), &mut value);
+        assert_eq!(value["metadata"], json!({"name": "a", "labels": {"a": ""}}));
+        let expected = json!({"containers": [], "automountServiceAccountToken": false, "terminationGracePeriodSeconds": 0,
+            "volumes": [{"name": "v", "emptyDir": {}}]});
+        assert_eq!(value["spec"], expected);
     }
 
     proptest! {

@@ -273,6 +273,19 @@ impl Field {
         !self.pointer && matches!(self.ty, Type::Object { .. })
     }
 
+    /// Whether Kubernetes writes this value of the field by not writing the field (`omitempty`).
+    pub(crate) fn leaves_out(&self, value: &Value) -> bool {
+        let zero = match (&self.ty, value) {
+            (Type::String | Type::Bytes, Value::String(text)) => text.is_empty(),
+            (Type::Int32 | Type::Int64 | Type::Double, Value::Number(number)) => number.as_f64() == Some(0.0),
+            (Type::Bool, Value::Bool(yes)) => !yes,
+            (Type::List(_), Value::Array(elements)) => elements.is_empty(),
+            (Type::Map(_), Value::Object(entries)) => entries.is_empty(),
+            _ => false,
+        };
+        zero && !self.pointer && !self.always
+    }
+
     /// Present, as zero or null, wherever its object is: a new value there is a change, not an addition.
     pub(crate) fn always_present(&self) -> bool {
         self.always || self.is_value_struct()

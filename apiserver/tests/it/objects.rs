@@ -49,6 +49,10 @@ async fn a_name_is_taken_once_and_a_generated_name_is_always_another() {
     let other = server.post(CONFIGMAPS, generated).await.created();
     assert_ne!(one["metadata"]["name"], other["metadata"]["name"]);
     assert_eq!(one["metadata"]["name"].as_str().map(str::len), Some("web-".len() + 5));
+    // A StatefulSet gives its pods both; once `web-0` was taken for a name made up here, and another made up, and another.
+    let both = json!({"metadata": {"generateName": "web-", "name": "web-0"}});
+    assert_eq!(server.post(CONFIGMAPS, both.clone()).await.created()["metadata"]["name"], "web-0");
+    server.post(CONFIGMAPS, both).await.expect(409);
     let status = server.post(CONFIGMAPS, json!({"metadata": {}})).await.expect(422);
     assert_eq!(status["details"]["causes"][0]["field"], "metadata.name");
 }
