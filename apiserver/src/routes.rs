@@ -58,11 +58,13 @@ async fn discover(Extension(server): Extension<ApiServer>, request: Request) -> 
     })
 }
 
-async fn version() -> Json<Value> {
+async fn version() -> Response {
     let (major, minor, git) = VERSION;
-    Json(json!({"major": major, "minor": minor, "gitVersion": git, "gitCommit": "unknown", "gitTreeState": "clean",
+    indented(
+        &json!({"major": major, "minor": minor, "gitVersion": git, "gitCommit": "unknown", "gitTreeState": "clean",
         "buildDate": "1970-01-01T00:00:00Z", "goVersion": "none (Coracle)", "compiler": "rustc",
-        "platform": format!("{}/{}", std::env::consts::OS, architecture())}))
+        "platform": format!("{}/{}", std::env::consts::OS, architecture())}),
+    )
 }
 
 fn architecture() -> &'static str {
@@ -92,8 +94,16 @@ fn published(document: &Value, content_type: &'static str) -> Response {
     response
 }
 
+/// A document that people read, so that it is indented whoever asks, as upstream has it.
+fn indented(value: &Value) -> Response {
+    let text = serde_json::to_string_pretty(value).expect("JSON values can be written to memory");
+    let mut response = Response::new(Body::from(text));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
 /// `GET /`: every path there is.
-async fn paths(Extension(server): Extension<ApiServer>, Extension(_): Extension<RequestInfo>) -> Json<Value> {
+async fn paths(Extension(server): Extension<ApiServer>, Extension(_): Extension<RequestInfo>) -> Response {
     let mut paths: Vec<String> = [
         "/.well-known/openid-configuration",
         "/api",
@@ -119,5 +129,5 @@ async fn paths(Extension(server): Extension<ApiServer>, Extension(_): Extension<
     }
     paths.sort();
     paths.dedup();
-    Json(json!({"paths": paths}))
+    indented(&json!({"paths": paths}))
 }

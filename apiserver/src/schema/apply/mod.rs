@@ -52,7 +52,7 @@ pub enum ApplyError {
     /// The configuration does not fit the type.
     #[error("failed to create typed patch object ({object}): {problems}")]
     Typed {
-        /// `namespace/name; apiVersion, Kind=Kind`.
+        /// `namespace/name; group/version, Kind=Kind`.
         object: String,
         /// `.spec.bogus: field not declared in schema`.
         problems: String,
@@ -221,7 +221,9 @@ fn checked_config(object: &ObjectRef, config: &Value, manager: &Manager<'_>) -> 
             [one] => one.clone(),
             many => format!("errors:\n  {}", many.join("\n  ")),
         };
-        let object = format!("{}/{}; {given}, Kind={kind}", named("namespace"), named("name"));
+        // As Go writes a GroupVersionKind, whose group may be empty.
+        let slash = if given.contains('/') { "" } else { "/" };
+        let object = format!("{}/{}; {slash}{given}, Kind={kind}", named("namespace"), named("name"));
         return Err(ApplyError::Typed { object, problems });
     }
     let mut config = config.clone();
