@@ -27,6 +27,9 @@ pub fn json_patch(document: &Value, patch: &Value) -> Result<Value, Status> {
     let mut growth = Growth { depth: depth(document), copied: 0 };
     for (index, operation) in operations.0.iter().enumerate() {
         growth.foresee(&patched, operation)?;
+        if expects_nothing(&patched, operation) {
+            continue;
+        }
         // What fails is thrown away with the copy, so there is nothing to undo.
         json_patch::patch_unsafe(&mut patched, std::slice::from_ref(operation)).map_err(|mut error| {
             error.operation = index;
@@ -34,6 +37,15 @@ pub fn json_patch(document: &Value, patch: &Value) -> Result<Value, Status> {
         })?;
     }
     Ok(patched)
+}
+
+/// A test for null where nothing is, in an object that is there. Unlike RFC 6902 (4.6), but like the library that Kubernetes uses: so
+/// kube-rs makes sure that an object has no finalizers yet.
+fn expects_nothing(document: &Value, operation: &PatchOperation) -> bool {
+    let PatchOperation::Test(test) = operation else { return false };
+    let Some((parent, key)) = test.path.split_back().filter(|_| test.value.is_null()) else { return false };
+    let parent = document.pointer(parent.as_str()).and_then(Value::as_object);
+    parent.is_some_and(|parent| !parent.contains_key(key.decoded().as_ref()))
 }
 
 /// How far a patch has gone: a small one may copy its copies and dig deeper with every step.
@@ -137,6 +149,20 @@ mod tests {
         );
         assert_eq!(json_patch(&document, &json!({"op": "add"})).expect_err("no list").code, 400);
         assert_eq!(json_patch(&document, &json!([{"op": "fly", "path": "/"}])).expect_err("no such op").code, 400);
+    }
+
+    /// Every operator written with kube-rs adds its finalizer so.
+    #[test]
+    fn a_test_for_null_holds_where_nothing_is() {
+        let first = json!([
+            {"op": "test", "path": "/metadata/finalizers", "value": null},
+            {"op": "add", "path": "/metadata/finalizers", "value": ["a"]}
+        ]);
+        let patched = json_patch(&json!({"metadata": {}}), &first).expect("applies");
+        assert_eq!(patched, json!({"metadata": {"finalizers": ["a"]}}));
+        assert_eq!(json_patch(&patched, &first).expect_err("there are some").code, 422);
+        let nowhere = json!([{"op": "test", "path": "/spec/none", "value": null}]);
+        assert_eq!(json_patch(&json!({}), &nowhere).expect_err("there is no /spec").code, 422);
     }
 
     #[test]
