@@ -61,38 +61,7 @@ impl Pki {
                 token
             }
         };
-        let mut names: Vec<String> = [
-            "kubernetes",
-            "kubernetes.default",
-            "kubernetes.default.svc",
-            &format!("kubernetes.default.svc.{ZONE}"),
-            "localhost",
-            "host.coracle.internal",
-        ]
-        .map(str::to_owned)
-        .into();
-        let mut ips: Vec<IpAddr> = vec![
-            Ipv4Addr::LOCALHOST.into(),
-            Ipv6Addr::LOCALHOST.into(),
-            addresses.kubernetes().into(),
-            addresses.gateway.into(),
-            // The machine as pods see it, where the API's own listener is reached too.
-            addresses.host.into(),
-        ];
-        for index in 1..=nodes {
-            let node = addresses.node(index);
-            names.push(format!("node-{index}"));
-            ips.extend([IpAddr::from(node), IpAddr::from(on_this_machine(node))]);
-        }
-        match listener.map(|address| address.ip()) {
-            Some(ip) if ip.is_unspecified() => {
-                ips.extend(own_addresses());
-                names.extend(hostname());
-            }
-            other => ips.extend(other),
-        }
-        let mut seen = HashSet::new();
-        ips.retain(|ip| seen.insert(*ip));
+        let (names, ips) = served(addresses, nodes, listener);
         let serving = Arc::new(ServingCertificate::new(&authority, names, ips)?);
         let admin = authority.client("kubernetes-admin", &["system:masters"])?;
         Ok(Pki { authority: Arc::new(authority), serving, admin, signer: Arc::new(signer), admin_token })
@@ -127,6 +96,43 @@ impl Pki {
              contexts:\n- name: {name}\n  context:\n    cluster: {name}\n    user: {name}\ncurrent-context: {name}\n"
         )
     }
+}
+
+/// Every name and address that the API is reached by.
+fn served(addresses: &Addresses, nodes: u32, listener: Option<SocketAddr>) -> (Vec<String>, Vec<IpAddr>) {
+    let mut names: Vec<String> = [
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        &format!("kubernetes.default.svc.{ZONE}"),
+        "localhost",
+        "host.coracle.internal",
+    ]
+    .map(str::to_owned)
+    .into();
+    let mut ips: Vec<IpAddr> = vec![
+        Ipv4Addr::LOCALHOST.into(),
+        Ipv6Addr::LOCALHOST.into(),
+        addresses.kubernetes().into(),
+        addresses.gateway.into(),
+        // The machine as pods see it, where the API's own listener is reached too.
+        addresses.host.into(),
+    ];
+    for index in 1..=nodes {
+        let node = addresses.node(index);
+        names.push(format!("node-{index}"));
+        ips.extend([IpAddr::from(node), IpAddr::from(on_this_machine(node))]);
+    }
+    match listener.map(|address| address.ip()) {
+        Some(ip) if ip.is_unspecified() => {
+            ips.extend(own_addresses());
+            names.extend(hostname());
+        }
+        other => ips.extend(other),
+    }
+    let mut seen = HashSet::new();
+    ips.retain(|ip| seen.insert(*ip));
+    (names, ips)
 }
 
 /// Where a node's ports are found on the machine: 127 in front of its address (see `host_ports`).
@@ -194,4 +200,50 @@ pub(crate) fn make_private_directory(path: &Path) -> Result<()> {
     made.with_context(|| format!("cannot make the directory {}", path.display()))?;
     let private = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700));
     private.with_context(|| format!("cannot make {} private", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_serving_certificate_is_for_every_name_and_address_in_use() {
+        let plan = Addresses::default();
+        let (names, ips) = served(&plan, 2, Some("127.0.0.1:6443".parse().expect("an address")));
+        for name in ["kubernetes.default.svc.cluster.local", "localhost", "host.coracle.internal", "node-2"] {
+            assert!(names.iter().any(|known| known == name), "{name} is missing in {names:?}");
+        }
+        let ips: Vec<String> = ips.iter().map(IpAddr::to_string).collect();
+        assert_eq!(
+            ips,
+            [
+                "127.0.0.1",
+                "::1",
+                "10.96.0.1",
+                "172.18.0.1",
+                "172.18.0.254",
+                "172.18.0.2",
+                "127.18.0.2",
+                "172.18.0.3",
+                "127.18.0.3"
+            ]
+        );
+        let (_, ips) = served(&plan, 1, Some("192.0.2.7:6443".parse().expect("an address")));
+        assert!(ips.contains(&"192.0.2.7".parse().expect("an address")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_serving_certificate_is_renewed_a_month_before_it_expires() {
+        let pki = Pki::load(None, &Addresses::default(), 1, None).expect("keys");
+        let kept = tokio::spawn(pki.keep_serving());
+        let first = pki.serving.certificate();
+        tokio::time::sleep(ServingCertificate::RENEW_AFTER - std::time::Duration::from_secs(1)).await;
+        assert_eq!(pki.serving.certificate(), first);
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        let second = pki.serving.certificate();
+        assert_ne!(second, first);
+        tokio::time::sleep(ServingCertificate::RENEW_AFTER).await;
+        assert_ne!(pki.serving.certificate(), second);
+        kept.abort();
+    }
 }

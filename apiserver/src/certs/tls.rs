@@ -58,6 +58,11 @@ impl ServingCertificate {
         Ok(ServingCertificate { current, names: Vec::new(), addresses: Vec::new() })
     }
 
+    /// The one in use, in DER.
+    pub fn certificate(&self) -> Vec<u8> {
+        self.current.load().cert.first().map(|certificate| certificate.to_vec()).unwrap_or_default()
+    }
+
     /// Puts a new one in its place.
     pub fn renew(&self, authority: &CertificateAuthority) -> Result<(), CertificateError> {
         self.current.store(certified(authority, &self.names, &self.addresses)?);

@@ -5,6 +5,7 @@ mod added_kind;
 mod admission;
 mod apply;
 mod bad_requests;
+mod bound_tokens;
 mod credentials;
 mod deletion;
 mod forms;
