@@ -155,17 +155,21 @@ async fn two_checkpoints_are_kept_and_the_log_back_to_the_older() {
 async fn a_checkpoint_is_made_when_the_log_has_grown_enough() {
     let options = Options { checkpoint_bytes: 50 << 10, ..OPTIONS };
     let OnDisk { store, dir } = OnDisk::new(options);
-    for round in 0..40 {
+    // They are made in the background, while it goes on: two of them, and the log is short of its beginning.
+    let names =
+        |part: &str| entries(dir.path().join(part)).into_iter().map(|path| path.file_stem().unwrap().to_owned());
+    let trimmed = || names("log").all(|segment| segment != "00000000000000000001");
+    let mut round = 0u64;
+    while !trimmed() {
         for n in 0..4 {
-            put(&store, &format!("key {n}"), vec![round; 3 << 10]).await;
+            put(&store, &format!("key {n}"), vec![round as u8; 3 << 10]).await;
         }
+        round += 1;
+        assert!(round < 100_000, "no checkpoint is made");
     }
     let before = state(&store).await;
-    // Closing cancels what is unfinished, so this waits for one that was begun.
-    store.checkpoint().await.unwrap();
     store.close().await;
-    assert!(entries(dir.path().join("checkpoints")).len() == 2);
-    assert!(entries(dir.path().join("log")).len() < 15, "480 KiB were logged in segments of 32 KiB");
+    assert!(names("checkpoints").count() >= 2);
     let store = EmbeddedStore::open(dir.path(), options).unwrap();
     assert_eq!(state(&store).await, before);
 }
