@@ -29,9 +29,9 @@ pub(crate) struct SledCheckpoint {
 }
 
 impl Default for SledCheckpoint {
-    /// Shards of 32 MiB.
+    /// Shards of 16 MiB: so much, and a copy of it, is in memory while one is written or read.
     fn default() -> Self {
-        Self { shard_bytes: 32 << 20 }
+        Self { shard_bytes: 16 << 20 }
     }
 }
 
