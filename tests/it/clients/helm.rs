@@ -98,7 +98,6 @@ async fn a_release_is_installed_tested_upgraded_rolled_back_and_removed() {
             Error: INSTALLATION FAILED: release name check failed: cannot reuse a name that is still in use
             [exit 1]
             $ helm install other shop --set replicas=-1
-            level=…
             Error: INSTALLATION FAILED: server-side apply failed for object default/other-web apps/v1, Kind=Deployment: Deployment.apps "other-web" is invalid: spec.replicas: Invalid value: -1: must be greater than or equal to 0
             [exit 1]
             $ helm uninstall other
