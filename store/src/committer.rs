@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn nothing_is_seen_or_answered_before_it_is_durable() {
         let store = Pipeline::new();
-        let mut watch = store.core.watch("", Revision(0));
+        let mut watch = store.core.watch("", Revision(0), false);
         let mut first = store.put("a", 0);
         assert_eq!(store.syncing.recv(), Ok(1));
         // These two gather while the first is being synced; the refusal depends on the put before it.

@@ -100,8 +100,8 @@ impl Core {
         Ok(past)
     }
 
-    pub(crate) fn watch(self: &Arc<Self>, prefix: &str, from: Revision) -> Watch {
-        let id = self.history.lock().watch(prefix, from);
+    pub(crate) fn watch(self: &Arc<Self>, prefix: &str, from: Revision, announced: bool) -> Watch {
+        let id = self.history.lock().watch(prefix, from, announced);
         Watcher {
             core: self.clone(),
             id,

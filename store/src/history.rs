@@ -281,14 +281,17 @@ impl History {
 
     /// Registers a watcher of the events after `from`. Had it come a moment earlier, it would have been asked for progress with the
     /// others: whoever waits for that must not wait for ever because it comes only now.
-    pub(crate) fn watch(&mut self, prefix: &str, from: Revision) -> WatcherId {
+    ///
+    /// One that is `announced` tells its progress in any case, when it has caught up with the present.
+    pub(crate) fn watch(&mut self, prefix: &str, from: Revision, announced: bool) -> WatcherId {
         let id = self.next_id;
         self.next_id += 1;
         let prefix: Arc<str> = prefix.into();
         self.by_prefix.entry(prefix.clone()).or_default().push(id);
         *self.prefix_lengths.entry(prefix.len()).or_default() += 1;
         let unread = (from < self.newest).then_some(Revision(from.0 + 1));
-        let progress = (from < self.asked).then_some(self.asked);
+        let until = if announced { self.newest } else { self.asked };
+        let progress = (from < until).then_some(until);
         self.watchers.insert(id, Cursor { prefix, from, unread, progress, waker: None });
         id
     }

@@ -234,6 +234,14 @@ pub trait Store: Send + Sync + 'static {
     /// Every event under `prefix` after `from`, exactly once, in revision order, from the past into the future.
     fn watch(&self, prefix: &str, from: Revision) -> Watch;
 
+    /// The same from a revision before the newest, with a progress notification when it has come to what was the newest at its
+    /// beginning: for a reader who goes on from there by other means.
+    fn watch_past(&self, prefix: &str, from: Revision) -> Watch {
+        let watch = self.watch(prefix, from);
+        self.request_progress();
+        watch
+    }
+
     /// Makes every running watch deliver a progress notification as soon as it has caught up, and every later one that begins before
     /// the revision of now.
     fn request_progress(&self);

@@ -75,7 +75,11 @@ impl Store for MemoryStore {
     }
 
     fn watch(&self, prefix: &str, from: Revision) -> Watch {
-        self.shared.core.watch(prefix, from)
+        self.shared.core.watch(prefix, from, false)
+    }
+
+    fn watch_past(&self, prefix: &str, from: Revision) -> Watch {
+        self.shared.core.watch(prefix, from, true)
     }
 
     fn request_progress(&self) {
