@@ -111,6 +111,7 @@ impl Controllers {
 /// Starts the controller manager and the scheduler. They work as soon as the API answers, and until the returned owner
 /// is stopped or dropped.
 pub fn start(client: kube::Client, informers: Informers, config: Config) -> Controllers {
+    informers.trim(namespaces::trim);
     let (events, write_events) = event::Recorder::new(client.clone(), config.clock, informers.activity().clone());
     let clients = config.clients.clone();
     let shared = Shared { client, clients, informers, clock: config.clock, events, seed: config.seed };

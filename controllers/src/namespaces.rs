@@ -18,6 +18,13 @@ const ROOT_CA: &str = "kube-root-ca.crt";
 const ROOT_CA_NOTE: &str = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal \
      endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes clusters.";
 
+/// The contents of other ConfigMaps are nobody's business here: a kubelet asks the API for what its pods need.
+pub(crate) fn trim(map: &mut ConfigMap) {
+    if map.metadata.name.as_deref() != Some(ROOT_CA) {
+        (map.data, map.binary_data) = (None, None);
+    }
+}
+
 pub(crate) fn start(shared: &Shared, config: &Config, tasks: &mut JoinSet<()>) {
     tasks.spawn(create_default_namespaces(shared.clone()));
     let namespaces = shared.informers.of::<Namespace>();

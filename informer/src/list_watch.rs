@@ -92,7 +92,11 @@ struct Shared<K> {
     applied: watch::Sender<u64>,
     synced: watch::Sender<bool>,
     activity: Activity,
+    trim: Trim<K>,
 }
+
+/// Takes out of an object what nobody reads, before it is kept.
+type Trim<K> = fn(&mut K);
 
 /// The newest known state of every object of one kind. Cheap to clone.
 pub struct Informer<K>(Arc<Shared<K>>);
@@ -110,19 +114,20 @@ impl<K> std::fmt::Debug for Informer<K> {
 }
 
 impl<K: Resource> Informer<K> {
-    fn new(activity: Activity) -> Self {
+    fn new(activity: Activity, trim: Trim<K>) -> Self {
         Informer(Arc::new(Shared {
             objects: RwLock::default(),
             subscribers: Mutex::default(),
             applied: watch::Sender::new(0),
             synced: watch::Sender::new(false),
             activity,
+            trim,
         }))
     }
 
     /// An informer without a cluster behind it, for tests: feed it with [`Informer::apply`] and [`Informer::delete`].
     pub fn detached(activity: Activity) -> Self {
-        let informer = Informer::new(activity);
+        let informer = Informer::new(activity, |_| {});
         informer.0.synced.send_replace(true);
         informer
     }
@@ -178,7 +183,10 @@ impl<K: Resource> Informer<K> {
     }
 
     /// Takes in a state of an object and tells the subscribers.
-    pub fn apply(&self, object: K) {
+    pub fn apply(&self, mut object: K) {
+        // Who owns which field is as long as many an object, and only the API server reads it. A write without it keeps it.
+        object.metadata_mut().managed_fields = None;
+        (self.0.trim)(&mut object);
         let object = Arc::new(object);
         let mut subscribers = self.0.subscribers.lock();
         self.0.objects.write().insert(key_of(&*object), object.clone());
@@ -301,6 +309,8 @@ struct All {
     client: kube::Client,
     activity: Activity,
     running: Mutex<HashMap<TypeId, Running>>,
+    /// [`Trim`]s by the type of their objects.
+    trims: Mutex<HashMap<TypeId, Box<dyn Any + Send>>>,
 }
 
 struct Running {
@@ -324,14 +334,22 @@ impl std::fmt::Debug for Informers {
 impl Informers {
     /// Informers over `client`, whose changes are counted in `activity`.
     pub fn new(client: kube::Client, activity: Activity) -> Self {
-        Informers(Arc::new(All { client, activity, running: Mutex::default() }))
+        Informers(Arc::new(All { client, activity, running: Mutex::default(), trims: Mutex::default() }))
+    }
+
+    /// Has the informer of `K` keep its objects without what `trim` takes out of them: what no reader in this process looks at.
+    /// To be said before the first [`Informers::of`] of that kind.
+    pub fn trim<K: Resource>(&self, trim: fn(&mut K)) {
+        self.0.trims.lock().insert(TypeId::of::<K>(), Box::new(trim as Trim<K>));
     }
 
     /// The informer of `K`, for all namespaces.
     pub fn of<K: Resource>(&self) -> Informer<K> {
         let mut running = self.0.running.lock();
         let entry = running.entry(TypeId::of::<K>()).or_insert_with(|| {
-            let informer = Informer::<K>::new(self.0.activity.clone());
+            let trims = self.0.trims.lock();
+            let trim = trims.get(&TypeId::of::<K>()).and_then(|trim| trim.downcast_ref::<Trim<K>>());
+            let informer = Informer::<K>::new(self.0.activity.clone(), trim.copied().unwrap_or(|_| {}));
             let applied = informer.0.applied.subscribe();
             let task = tokio::spawn(informer.clone().run(self.0.client.clone()));
             Running { informer: Box::new(informer), applied, task }
@@ -391,6 +409,20 @@ mod tests {
         assert!(maps.get("a", "good").is_some());
         assert!(maps.get("a", "bad").is_none());
         assert_eq!(maps.applied(), 7);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_reads_is_not_kept() {
+        let client = serving(
+            r#"{"metadata":{"name":"a","namespace":"a","managedFields":[{"manager":"m"}]},"data":{"k":"v"},"binaryData":{"b":"AA=="}}"#,
+        );
+        let informers = Informers::new(client, Activity::default());
+        informers.trim::<ConfigMap>(|map| map.data = None);
+        let maps = informers.of::<ConfigMap>();
+        maps.synced().await;
+        let kept = maps.get("a", "a").expect("it is kept");
+        assert!(kept.data.is_none() && kept.metadata.managed_fields.is_none());
+        assert!(kept.binary_data.is_some(), "only what is trimmed is missing");
     }
 
     #[tokio::test]
