@@ -27,6 +27,8 @@ pub mod status;
 pub mod tokens;
 
 mod clock;
+mod connection;
+mod deadline;
 mod discovery;
 mod encode;
 mod expiry;
@@ -85,6 +87,8 @@ pub struct Config {
     pub bookmark_interval: Duration,
     /// A watch without `timeoutSeconds` ends after this time.
     pub watch_timeout: Duration,
+    /// A request that is neither a watch nor a stream has so much time; its `timeout` may say less.
+    pub request_timeout: Duration,
     /// Larger bodies are refused with 413.
     pub body_limit: usize,
     /// So many seats are shared out among the priority levels ([`flow_control`]): requests at a time, streams and running watches aside.
@@ -101,6 +105,7 @@ impl Default for Config {
             admission: Vec::new(),
             bookmark_interval: Duration::from_secs(60),
             watch_timeout: Duration::from_secs(30 * 60),
+            request_timeout: Duration::from_secs(60),
             body_limit: 3 << 20,
             max_in_flight: 600,
         }

@@ -7,39 +7,32 @@ use crate::authz::{Decision, refusal};
 use crate::impersonation::impersonated;
 use crate::request::RequestInfo;
 use crate::status::Status;
-use crate::{ApiServer, encode};
+use crate::{ApiServer, deadline, encode};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
-use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+use tower_http::CompressionLevel;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
-use tower_http::compression::predicate::{Predicate, SizeAbove};
+use tower_http::compression::predicate::Predicate;
 use tracing::debug;
 
-/// Larger answers are compressed for those who take it. Watches have no size and are never.
+/// Larger answers are compressed for those who take it, as fast as can be: it is for slow networks, not for the disk. Nobody knows
+/// how long a watch will be, so watches never are.
 const COMPRESS_ABOVE: u64 = 128 * 1024;
-
-/// The answer to a request, or its head if it is a watch, takes no longer.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-
-fn timed_out() -> Status {
-    let why = "request did not complete within requested timeout - context deadline exceeded";
-    Status::failure(504, "Timeout", format!("Timeout: {why}"))
-}
 
 /// Marks requests of [`crate::ApiServer::router_as`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InProcess;
 
 #[derive(Clone, Copy, Debug)]
-struct KnownSizeAbove;
+struct LargerThan(u64);
 
-impl Predicate for KnownSizeAbove {
+impl Predicate for LargerThan {
     fn should_compress<B: http_body::Body>(&self, response: &http::Response<B>) -> bool {
-        response.body().size_hint().exact().is_some_and(|size| size > COMPRESS_ABOVE)
+        response.body().size_hint().lower() > self.0
     }
 }
 
@@ -47,7 +40,12 @@ pub(crate) fn wrap(server: ApiServer, router: Router) -> Router {
     router
         .layer(from_fn_with_state(server.clone(), admit))
         .layer(axum::Extension(server))
-        .layer(CompressionLayer::new().gzip(true).compress_when(SizeAbove::new(0).and(KnownSizeAbove)))
+        .layer(
+            CompressionLayer::new()
+                .gzip(true)
+                .quality(CompressionLevel::Fastest)
+                .compress_when(LargerThan(COMPRESS_ABOVE)),
+        )
         .layer(CatchPanicLayer::custom(panicked))
 }
 
@@ -55,8 +53,8 @@ pub(crate) fn wrap(server: ApiServer, router: Router) -> Router {
 async fn admit(State(server): State<ApiServer>, request: Request, next: Next) -> Response {
     let start = Instant::now();
     let info = RequestInfo::new(request.method(), request.uri());
-    let response = match check(&server, request, &info).await {
-        Ok((user, request)) => in_turn(&server, &user, &info, request, next).await,
+    let response = match answer(&server, request, next, &info).await {
+        Ok(response) => response,
         Err(status) => encode::failure(&status),
     };
     let time = start.elapsed();
@@ -66,17 +64,28 @@ async fn admit(State(server): State<ApiServer>, request: Request, next: Next) ->
     response
 }
 
+/// The answer, if it comes in time: or a client that never sends the end of its body would keep its seat.
+async fn answer(server: &ApiServer, request: Request, next: Next, info: &RequestInfo) -> Result<Response, Status> {
+    let deadline = deadline::of(info, request.uri(), server.inner.config.request_timeout)?;
+    let answer = async {
+        let (user, request) = check(server, request, info).await?;
+        Ok(in_turn(server, &user, info, request, next).await)
+    };
+    match deadline {
+        None => answer.await,
+        Some(deadline) => timeout(deadline, answer).await.unwrap_or_else(|_| Err(deadline::exceeded())),
+    }
+}
+
 /// Serves the request when it is its turn. It keeps its seat until the answer's head is ready: a watch runs on without.
 async fn in_turn(server: &ApiServer, user: &UserInfo, info: &RequestInfo, request: Request, next: Next) -> Response {
     // Streams run for as long as they like, and are not counted at all.
-    if matches!(info.subresource.as_str(), "attach" | "exec" | "log" | "portforward" | "proxy") {
+    if deadline::is_stream(info) {
         return next.run(request).await;
     }
     match server.inner.flow_control.enter(user, info).await {
         Ok(place) => {
-            // Or a client that never sends the end of its body would keep its seat.
-            let answered = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
-            let mut response = answered.unwrap_or_else(|_| encode::failure(&timed_out()));
+            let mut response = next.run(request).await;
             place.label(response.headers_mut());
             response
         }

@@ -6,17 +6,17 @@
 use crate::authentication::RefusedCertificate;
 use crate::authn::UserInfo;
 use crate::certs::Tls;
+use crate::connection::{self, Protocol};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
@@ -24,6 +24,9 @@ use tracing::debug;
 
 /// A peer that does not finish its TLS handshake in this time is disconnected.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// After such a silence the kernel asks whether the peer is still there.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// Serves one router on any number of listeners; dropping it ends them with all their connections.
 pub struct Server {
@@ -72,7 +75,8 @@ impl Server {
                 tokio::select! {
                     accepted = listener.accept() => match accepted {
                         Ok((stream, peer)) => {
-                            let _ = stream.set_nodelay(true);
+                            // A socket that refuses has been reset already.
+                            let _ = keep_alive(&stream);
                             let endpoint = Endpoint { peer: Some(peer), ..endpoint.clone() };
                             connections.spawn(endpoint.serve_tls(stream));
                         }
@@ -158,8 +162,10 @@ impl Endpoint {
             Ok(Err(error)) => return debug!(%error, "TLS handshake failed"),
             Err(_) => return debug!("TLS handshake timed out"),
         };
-        let user = self.tls.peer(stream.get_ref().1.peer_certificates());
-        serve(self.router, stream, user, self.peer).await;
+        let session = stream.get_ref().1;
+        let user = self.tls.peer(session.peer_certificates());
+        let protocol = if session.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
+        serve(self.router, stream, protocol, user, self.peer).await;
     }
 
     /// HTTP on one stream whose peer is `user`, to its end.
@@ -167,13 +173,18 @@ impl Endpoint {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        serve(self.router, stream, Ok(Some(user)), self.peer).await;
+        serve(self.router, stream, Protocol::Either, Ok(Some(user)), self.peer).await;
     }
 }
 
 /// `user` is known by the connection, or not, or an error says why a certificate is not accepted.
-async fn serve<S>(router: Router, stream: S, user: Result<Option<UserInfo>, String>, peer: Option<SocketAddr>)
-where
+async fn serve<S>(
+    router: Router,
+    stream: S,
+    protocol: Protocol,
+    user: Result<Option<UserInfo>, String>,
+    peer: Option<SocketAddr>,
+) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
@@ -187,10 +198,20 @@ where
         }
         router.clone().oneshot(request.map(Body::new))
     });
-    let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-    // Enough for the many watches of one client on one connection.
-    builder.http2().max_concurrent_streams(1000);
-    if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
-        debug!(error = %error, "connection ended");
+    if let Err(error) = connection::serve(stream, protocol, service).await {
+        debug!(%error, "connection ended");
     }
+}
+
+/// A peer that has gone without a word is noticed: after a silence, and when it acknowledges nothing of what is sent.
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    use rustix::net::sockopt;
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, SILENCE)?;
+    sockopt::set_tcp_keepintvl(stream, SILENCE / 4)?;
+    sockopt::set_tcp_keepcnt(stream, 4)?;
+    #[cfg(target_os = "linux")]
+    sockopt::set_tcp_user_timeout(stream, 2 * SILENCE.as_millis() as u32)?;
+    Ok(())
 }

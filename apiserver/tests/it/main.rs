@@ -4,6 +4,7 @@ mod access;
 mod added_kind;
 mod admission;
 mod apply;
+mod connections;
 mod bad_requests;
 mod bound_tokens;
 mod credentials;
