@@ -18,35 +18,50 @@ const METADATA: &[u8] = b"\"metadata\":{";
 
 /// The stored form of an object.
 pub(crate) fn stored(object: &Value) -> Bytes {
-    let mut out = Vec::with_capacity(1024);
-    let mut field = |name: &str, value: &Value| {
-        out.push(if out.is_empty() { b'{' } else { b',' });
-        push_json(&mut out, name);
-        out.push(b':');
-        push_json(&mut out, value);
-    };
-    for name in ["kind", "apiVersion"] {
-        field(name, object.get(name).unwrap_or(&Value::String(String::new())));
+    let mut out = Vec::with_capacity(4096);
+    out.extend_from_slice(b"{\"kind\":");
+    push_json(&mut out, object.get("kind").unwrap_or(&Value::String(String::new())));
+    out.extend_from_slice(b",\"apiVersion\":");
+    push_json(&mut out, object.get("apiVersion").unwrap_or(&Value::String(String::new())));
+    out.extend_from_slice(b",\"metadata\":{");
+    let metadata = object.get("metadata").and_then(Value::as_object).into_iter().flatten();
+    for (index, (name, value)) in metadata.filter(|(name, _)| *name != "resourceVersion").enumerate() {
+        push_field(&mut out, index > 0, name, value);
     }
-    let mut metadata = object.get("metadata").cloned().unwrap_or_default();
-    match &mut metadata {
-        Value::Object(metadata) => {
-            metadata.remove("resourceVersion");
-        }
-        other => *other = Value::Object(serde_json::Map::new()),
-    }
-    field("metadata", &metadata);
+    out.push(b'}');
     for (name, value) in object.as_object().into_iter().flatten() {
         if !matches!(name.as_str(), "kind" | "apiVersion" | "metadata") {
-            field(name, value);
+            push_field(&mut out, true, name, value);
         }
     }
     out.push(b'}');
-    out.into()
+    // It is kept for long: no more memory than it needs.
+    out.into_boxed_slice().into()
+}
+
+fn push_field(out: &mut Vec<u8>, follows: bool, name: &str, value: &Value) {
+    if follows {
+        out.push(b',');
+    }
+    push_json(out, name);
+    out.push(b':');
+    push_json(out, value);
 }
 
 pub(crate) fn push_json(out: &mut Vec<u8>, value: &(impl serde::Serialize + ?Sized)) {
     serde_json::to_writer(out, value).expect("JSON values can be written to memory");
+}
+
+/// Begins a line of a watch, up to its object.
+pub(crate) fn begin_line(out: &mut Vec<u8>, what: &str) {
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(what.as_bytes());
+    out.extend_from_slice(b"\",\"object\":");
+}
+
+/// Ends a line of a watch.
+pub(crate) fn end_line(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"}\n");
 }
 
 /// Appends a stored object with its resourceVersion. Revision 0 stands for an object that was not stored (dry run).
@@ -59,7 +74,7 @@ pub(crate) fn splice(out: &mut Vec<u8>, stored: &[u8], revision: Revision) {
     let (head, tail) = stored.split_at(at);
     out.extend_from_slice(head);
     out.extend_from_slice(b"\"resourceVersion\":\"");
-    out.extend_from_slice(revision.0.to_string().as_bytes());
+    push_json(out, &revision.0);
     out.push(b'"');
     if !tail.starts_with(b"}") {
         out.push(b',');

@@ -252,7 +252,7 @@ impl Call {
                 Err(status) => return Err(status),
             }
         }
-        self.list_of(&items, json!({"resourceVersion": self.server.revision().0.to_string()}))
+        self.list_of(items, json!({"resourceVersion": self.server.revision().0.to_string()}))
     }
 }
 

@@ -1,10 +1,11 @@
 //! GET of a collection: selected objects on one snapshot, in pages.
 
 use super::Call;
+use super::list_body::ListBody;
 use crate::list_options::{Continue, ListOptions};
 use crate::negotiate::{Form, Format};
 use crate::status::Status;
-use crate::{encode, storage, table};
+use crate::{storage, table};
 use axum::response::Response;
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -41,7 +42,7 @@ impl Call {
                 metadata["remainingItemCount"] = remaining.into();
             }
         }
-        self.list_of(&selected.items, metadata)
+        self.list_of(selected.items, metadata)
     }
 
     /// One page of what the options select.
@@ -125,25 +126,10 @@ impl Call {
     }
 
     /// These objects as a list, in the form the client wants.
-    pub(super) fn list_of(&self, items: &[KeyValue], metadata: Value) -> Result<Response, Status> {
+    pub(super) fn list_of(&self, items: Vec<KeyValue>, metadata: Value) -> Result<Response, Status> {
         let kind = &self.kind;
         if (self.media.form, self.media.format) == (Form::Object, Format::Json) {
-            let mut out = Vec::with_capacity(256 + items.iter().map(|kv| kv.value.len() + 48).sum::<usize>());
-            out.extend_from_slice(b"{\"kind\":");
-            encode::push_json(&mut out, &format!("{}List", kind.kind));
-            out.extend_from_slice(b",\"apiVersion\":");
-            encode::push_json(&mut out, &kind.api_version());
-            out.extend_from_slice(b",\"metadata\":");
-            encode::push_json(&mut out, &metadata);
-            out.extend_from_slice(b",\"items\":[");
-            for (index, kv) in items.iter().enumerate() {
-                if index > 0 {
-                    out.push(b',');
-                }
-                storage::append(kind, &mut out, kv)?;
-            }
-            out.extend_from_slice(b"]}");
-            return Ok(encode::json_bytes(StatusCode::OK, out));
+            return ListBody::new(kind.clone(), items, &metadata).answer();
         }
         let objects = items.iter().map(|kv| storage::decode(kind, kv)).collect::<Result<Vec<Value>, _>>()?;
         let list = match self.media.form {

@@ -7,6 +7,7 @@ mod body;
 mod create;
 mod delete;
 mod list;
+mod list_body;
 mod options;
 mod patch;
 mod pods;
