@@ -33,6 +33,7 @@ mod discovery;
 mod encode;
 mod expiry;
 mod extract;
+mod fan_out;
 mod follow;
 mod handler;
 mod health;
@@ -132,6 +133,7 @@ struct Inner {
     stopping: watch::Sender<bool>,
     flow_control: flow_control::FlowControl,
     metrics: metrics::Metrics,
+    hubs: fan_out::Hubs,
 }
 
 impl ApiServer {
@@ -152,6 +154,7 @@ impl ApiServer {
             stopping: watch::Sender::new(false),
             flow_control: flow_control::FlowControl::new(config.max_in_flight),
             metrics: metrics::Metrics::default(),
+            hubs: fan_out::Hubs::default(),
             config,
         };
         ApiServer { inner: Arc::new(inner) }

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use store::KeyValue;
 
 /// A selection among the objects of a kind; empty selects all.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Selector {
     labels: Vec<Requirement>,
     fields: Vec<FieldRequirement>,
@@ -20,13 +20,13 @@ pub(crate) struct Selector {
     paths: Vec<Vec<String>>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Requirement {
     key: String,
     operator: Operator,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Operator {
     In(Vec<String>),
     NotIn(Vec<String>),
@@ -36,11 +36,28 @@ enum Operator {
     LessThan(i64),
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct FieldRequirement {
     field: String,
     value: String,
     equal: bool,
+}
+
+/// What an object can be looked up by: a field or a label.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Hook {
+    Field(String),
+    Label(String),
+}
+
+impl Hook {
+    /// Its value in an object; `None` if there is no such label.
+    pub(crate) fn value<'a>(&self, object: &'a Value) -> Option<Cow<'a, str>> {
+        match self {
+            Hook::Field(field) => Some(field_value(object, field)),
+            Hook::Label(label) => label_value(object, label).map(Cow::Borrowed),
+        }
+    }
 }
 
 impl Selector {
@@ -95,22 +112,37 @@ impl Selector {
         self.fields.iter().find(wanted).map(|field| field.value.as_str())
     }
 
+    /// Something that has one value in all objects that are selected, and that value.
+    pub(crate) fn hook(&self) -> Option<(Hook, &str)> {
+        let field = self.fields.iter().find(|field| field.equal);
+        let field = field.map(|field| (Hook::Field(field.field.clone()), field.value.as_str()));
+        field.or_else(|| {
+            self.labels.iter().find_map(|label| match &label.operator {
+                Operator::In(values) if values.len() == 1 => Some((Hook::Label(label.key.clone()), &*values[0])),
+                _ => None,
+            })
+        })
+    }
+
+    /// What of an object has to be read to decide.
+    pub(crate) fn paths(&self) -> &[Vec<String>] {
+        &self.paths
+    }
+
+    /// What stands at these paths of a stored object, or more of it.
+    pub(crate) fn read(kind: &ResourceKind, kv: &KeyValue, paths: &[Vec<String>]) -> Result<Value, Status> {
+        if kind.view_of.is_some() { storage::decode(kind, kv) } else { Ok(extract(&kv.value, paths)) }
+    }
+
     /// Whether the object stored so is selected.
     pub(crate) fn matches_stored(&self, kind: &ResourceKind, kv: &KeyValue) -> Result<bool, Status> {
-        if self.is_empty() {
-            return Ok(true);
-        }
-        if kind.view_of.is_some() {
-            return Ok(self.matches(&storage::decode(kind, kv)?));
-        }
-        Ok(self.matches(&extract(&kv.value, &self.paths)))
+        Ok(self.is_empty() || self.matches(&Selector::read(kind, kv, &self.paths)?))
     }
 
     /// Whether `object` is selected.
     pub(crate) fn matches(&self, object: &Value) -> bool {
-        let label = |key: &str| object.get("metadata")?.get("labels")?.get(key)?.as_str();
         self.labels.iter().all(|requirement| {
-            let value = label(&requirement.key);
+            let value = label_value(object, &requirement.key);
             let number = || value.and_then(|value| value.parse::<i64>().ok());
             match &requirement.operator {
                 Operator::In(values) => value.is_some_and(|value| values.iter().any(|wanted| wanted == value)),
@@ -122,6 +154,10 @@ impl Selector {
             }
         }) && self.fields.iter().all(|field| (field_value(object, &field.field) == field.value) == field.equal)
     }
+}
+
+fn label_value<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
+    object.get("metadata")?.get("labels")?.get(key)?.as_str()
 }
 
 /// Three names in field selectors are not paths.

@@ -1,11 +1,13 @@
 //! GET with `watch=true`: the changes of a collection, one JSON line each, for as long as the client listens.
 //!
-//! The stream is pulled by the connection: a reader that stands still holds nobody up; when it has fallen behind the store's
-//! history, it gets 410 and lists again. Objects are never serialised anew unless a selector or a table has to look inside.
+//! The lines are pulled by the connection: a reader that stands still holds nobody up; when it has fallen behind the store's
+//! history, it gets 410 and lists again. What happens now comes from the kind's hub ([`crate::fan_out`]), encoded once for all watchers;
+//! what happened before is read from the store's history.
 //!
 //! Follows KEP-956 (bookmarks) and KEP-3157 (WatchList).
 
 use super::Call;
+use crate::fan_out::{Hub, Mail, Subscription, What, object_line};
 use crate::list_options::ListOptions;
 use crate::negotiate::Form;
 use crate::status::Status;
@@ -13,16 +15,20 @@ use crate::{ApiServer, encode, storage, table};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use futures::{FutureExt, StreamExt, stream};
-use http::StatusCode;
+use futures::StreamExt;
+use http::{HeaderMap, StatusCode};
+use http_body::Frame;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use store::{Batch, Compacted, Event, EventKind, KeyValue, Revision};
-use tokio::time::{Instant, sleep_until};
+use std::task::{Context, Poll};
+use store::{Batch, Compacted, Event, KeyValue, Revision};
+use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Objects of the initial state go out in pieces of about this size.
+/// Lines go out in pieces of about this size at most.
 const PIECE: usize = 64 * 1024;
 
 /// A running watch.
@@ -33,16 +39,29 @@ struct Watcher {
     initial: VecDeque<KeyValue>,
     /// Whether the end of the initial state is to be marked.
     mark_initial: bool,
-    changes: store::Watch,
+    hub: Arc<Hub>,
+    source: Source,
     /// Everything up to here has been sent.
     revision: Revision,
     bookmark_at: Instant,
     end_at: Instant,
-    stopping: tokio::sync::watch::Receiver<bool>,
+    /// Of the two, what comes first.
+    timer: Pin<Box<Sleep>>,
     /// The first table of a watch has headers.
     headers: bool,
     finished: bool,
     _running: Running,
+}
+
+/// Where the changes come from.
+enum Source {
+    /// From the history, up to a revision after which they are in the mailbox.
+    Past {
+        changes: store::Watch,
+        until: Revision,
+        present: Option<Subscription>,
+    },
+    Present(Subscription),
 }
 
 /// Counts as a running watch as long as it lives.
@@ -61,21 +80,13 @@ impl Drop for Running {
     }
 }
 
-/// What wakes a watch.
-enum Step {
-    Batch(Result<Batch, Compacted>),
-    Bookmark,
-    End,
-}
-
 impl Call {
-    pub(super) async fn watch(self) -> Result<Response, Status> {
+    pub(super) async fn watch(mut self) -> Result<Response, Status> {
         let mut options = ListOptions::new(&self.kind, &self.query, true)?;
         // The old form of watches has the name in its path.
         if !self.info.name.is_empty() {
             options.selector.require_name(&self.info.name);
         }
-        let store = self.server.inner.store.clone();
         if let Some(version) = options.resource_version {
             self.not_in_the_future(Revision(version))?;
         }
@@ -90,152 +101,248 @@ impl Call {
             let from = options.resource_version.filter(|version| *version > 0).map(Revision);
             (VecDeque::new(), from.unwrap_or_else(|| self.server.revision()))
         };
-        let mut prefix = storage::prefix(&self.kind, self.namespace());
-        if let (true, Some(name)) = (!self.kind.namespaced || !self.namespace().is_empty(), options.selector.name()) {
-            prefix = self.kind.key(self.namespace(), name);
-        }
+        // It may stay for an hour; nobody reads them any more.
+        self.headers = HeaderMap::new();
         let now = Instant::now();
         let config = &self.server.inner.config;
-        let watcher = Watcher {
+        let hub = self.server.inner.hubs.of(&self.server, &self.kind);
+        let mut watcher = Watcher {
             initial,
             mark_initial: options.send_initial_events == Some(true),
-            changes: store.watch(&prefix, revision),
+            source: source(&self, &options, &hub, revision),
+            hub,
             revision,
             bookmark_at: now + config.bookmark_interval,
             end_at: now + options.timeout.unwrap_or(config.watch_timeout),
-            stopping: self.server.stopping(),
+            timer: Box::pin(sleep_until(now)),
             headers: true,
             finished: false,
             _running: Running::new(&self.server),
             options,
             call: self,
         };
-        let lines = stream::unfold(watcher, |mut watcher| async move {
-            let piece = watcher.next().await?;
-            Some((Ok::<_, Infallible>(piece), watcher))
-        });
-        Ok(encode::json_bytes(StatusCode::OK, Body::from_stream(lines)))
+        watcher.set_timer();
+        Ok(encode::json_bytes(StatusCode::OK, Body::new(watcher)))
+    }
+}
+
+/// The changes after `revision` that the options select.
+fn source(call: &Call, options: &ListOptions, hub: &Arc<Hub>, revision: Revision) -> Source {
+    let (subscription, reached) = hub.clone().subscribe(call.namespace(), &options.selector);
+    if revision >= reached {
+        return Source::Present(subscription);
+    }
+    let mut prefix = storage::prefix(&call.kind, call.namespace());
+    if let (true, Some(name)) = (!call.kind.namespaced || !call.namespace().is_empty(), options.selector.name()) {
+        prefix = call.kind.key(call.namespace(), name);
+    }
+    let changes = call.server.inner.store.watch_past(&prefix, revision);
+    Source::Past { changes, until: reached, present: Some(subscription) }
+}
+
+/// Lines on their way out: those of others as they are, as long as there is only one.
+#[derive(Default)]
+enum Out {
+    #[default]
+    Nothing,
+    Shared(Bytes),
+    Own(Vec<u8>),
+}
+
+impl Out {
+    fn len(&self) -> usize {
+        match self {
+            Out::Nothing => 0,
+            Out::Shared(line) => line.len(),
+            Out::Own(lines) => lines.len(),
+        }
+    }
+
+    fn push(&mut self, line: Bytes) {
+        match self {
+            Out::Nothing => *self = Out::Shared(line),
+            _ => self.own().extend_from_slice(&line),
+        }
+    }
+
+    fn own(&mut self) -> &mut Vec<u8> {
+        match self {
+            Out::Own(_) => {}
+            Out::Nothing => *self = Out::Own(Vec::new()),
+            Out::Shared(line) => *self = Out::Own(line.to_vec()),
+        }
+        match self {
+            Out::Own(lines) => lines,
+            _ => unreachable!("made so above"),
+        }
+    }
+
+    fn line(&mut self, what: &str, object: &Value) {
+        let out = self.own();
+        encode::begin_line(out, what);
+        encode::push_json(out, object);
+        encode::end_line(out);
+    }
+}
+
+impl http_body::Body for Watcher {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = self.get_mut();
+        let mut out = Out::default();
+        while !this.finished && out.len() < PIECE {
+            match this.advance(context, &mut out) {
+                Ok(Poll::Ready(())) => {}
+                Ok(Poll::Pending) if out.len() == 0 => return Poll::Pending,
+                Ok(Poll::Pending) => break,
+                Err(status) => {
+                    this.finished = true;
+                    out.line("ERROR", &status.to_json());
+                }
+            }
+        }
+        Poll::Ready(match out {
+            Out::Nothing => None,
+            Out::Shared(line) => Some(Ok(Frame::data(line))),
+            Out::Own(lines) => Some(Ok(Frame::data(lines.into()))),
+        })
     }
 }
 
 impl Watcher {
-    /// The next lines; `None` at the end.
-    async fn next(&mut self) -> Option<Bytes> {
-        let mut out = Vec::new();
-        while out.is_empty() {
-            if self.finished {
-                return None;
-            }
-            if let Err(status) = self.advance(&mut out).await {
-                self.finished = true;
-                line(&mut out, "ERROR", |out| encode::push_json(out, &status.to_json()));
-            }
-        }
-        Some(out.into())
-    }
-
-    async fn advance(&mut self, out: &mut Vec<u8>) -> Result<(), Status> {
-        while let Some(kv) = self.initial.pop_front() {
+    /// One step further; something may have come out.
+    fn advance(&mut self, context: &mut Context<'_>, out: &mut Out) -> Result<Poll<()>, Status> {
+        if let Some(kv) = self.initial.pop_front() {
             self.object(out, "ADDED", &kv)?;
-            if out.len() >= PIECE {
-                return Ok(());
-            }
+            return Ok(Poll::Ready(()));
         }
         if std::mem::take(&mut self.mark_initial) && self.options.allow_bookmarks {
+            self.initial = VecDeque::new();
             self.bookmark(out, true);
+            return Ok(Poll::Ready(()));
         }
-        if !out.is_empty() {
-            return Ok(());
-        }
-        let step = tokio::select! {
-            biased;
-            _ = self.stopping.wait_for(|stopping| *stopping) => Step::End,
-            batch = self.changes.next() => batch.map_or(Step::End, Step::Batch),
-            () = sleep_until(self.end_at) => Step::End,
-            () = sleep_until(self.bookmark_at), if self.options.allow_bookmarks => Step::Bookmark,
-        };
-        match step {
-            Step::End => self.finish(out),
-            Step::Batch(batch) => {
-                self.batch(out, batch)?;
-                // What is already there goes out with it.
-                while out.len() < PIECE {
-                    match self.changes.next().now_or_never() {
-                        Some(Some(batch)) => self.batch(out, batch)?,
-                        _ => break,
-                    }
+        match &mut self.source {
+            Source::Past { changes, .. } => {
+                if let Poll::Ready(batch) = changes.poll_next_unpin(context) {
+                    return self.past(batch, out).map(Poll::Ready);
                 }
             }
-            Step::Bookmark => {
-                self.bookmark_at += self.call.server.inner.config.bookmark_interval;
-                self.bookmark(out, false);
+            Source::Present(subscription) => {
+                if let Poll::Ready(mail) = subscription.poll(context) {
+                    return self.mail(&mail, out).map(Poll::Ready);
+                }
             }
+        }
+        if self.timer.as_mut().poll(context).is_pending() {
+            return Ok(Poll::Pending);
+        }
+        self.on_time(out);
+        Ok(Poll::Ready(()))
+    }
+
+    fn mail(&mut self, mail: &Mail, out: &mut Out) -> Result<(), Status> {
+        match mail {
+            // It began after it.
+            Mail::Change(change, _) if change.revision() <= self.revision => {}
+            Mail::Change(change, what) => {
+                self.revision = change.revision();
+                if self.call.media.form == Form::Object {
+                    out.push(change.line(&self.call.kind, *what)?);
+                } else {
+                    self.object(out, what.name(), &what.object(change.event()))?;
+                }
+            }
+            Mail::Progress(revision) => self.progress(*revision, out),
+            Mail::LostTrack => self.source = source(&self.call, &self.options, &self.hub, self.revision),
+            Mail::End => self.finish(out),
         }
         Ok(())
     }
 
-    fn finish(&mut self, out: &mut Vec<u8>) {
+    fn past(&mut self, batch: Option<Result<Batch, Compacted>>, out: &mut Out) -> Result<(), Status> {
+        let Source::Past { until, present, .. } = &mut self.source else { return Ok(()) };
+        let until = *until;
+        let Some(batch) = batch else {
+            self.finish(out);
+            return Ok(());
+        };
+        let batch = batch.map_err(|Compacted { asked, oldest }| {
+            Status::failure(410, "Expired", format!("too old resource version: {} ({})", asked.0, oldest.0))
+        })?;
+        if batch.revision > until || batch.revision == until && batch.events.is_empty() {
+            // What comes later is in the mailbox. The notification of progress that this brings may be what the client waits for.
+            if let Some(present) = present.take() {
+                self.source = Source::Present(present);
+            }
+            self.progress(if batch.events.is_empty() { batch.revision } else { until }, out);
+            return Ok(());
+        }
+        self.revision = batch.revision;
+        batch.events.iter().try_for_each(|event| self.event(out, event))
+    }
+
+    fn on_time(&mut self, out: &mut Out) {
+        let now = Instant::now();
+        if now >= self.end_at {
+            return self.finish(out);
+        }
+        if self.options.allow_bookmarks && now >= self.bookmark_at {
+            self.bookmark_at += self.call.server.inner.config.bookmark_interval;
+            self.bookmark_reached(out);
+        }
+        self.set_timer();
+    }
+
+    fn set_timer(&mut self) {
+        let next = if self.options.allow_bookmarks { self.end_at.min(self.bookmark_at) } else { self.end_at };
+        self.timer.as_mut().reset(next);
+    }
+
+    fn finish(&mut self, out: &mut Out) {
         self.finished = true;
+        if self.options.allow_bookmarks {
+            self.bookmark_reached(out);
+        }
+    }
+
+    /// Nothing more has changed up to this revision.
+    fn progress(&mut self, revision: Revision, out: &mut Out) {
+        self.revision = self.revision.max(revision);
         if self.options.allow_bookmarks {
             self.bookmark(out, false);
         }
     }
 
-    fn batch(&mut self, out: &mut Vec<u8>, batch: Result<Batch, Compacted>) -> Result<(), Status> {
-        let batch = batch.map_err(|Compacted { asked, oldest }| {
-            Status::failure(410, "Expired", format!("too old resource version: {} ({})", asked.0, oldest.0))
-        })?;
-        self.revision = batch.revision;
-        if batch.events.is_empty() && self.options.allow_bookmarks {
-            self.bookmark(out, false);
+    fn bookmark_reached(&mut self, out: &mut Out) {
+        if let Source::Present(subscription) = &self.source {
+            self.revision = self.revision.max(subscription.reached().unwrap_or_default());
         }
-        for event in &batch.events {
-            self.event(out, event)?;
-        }
-        Ok(())
+        self.bookmark(out, false);
     }
 
-    /// With a selector, an object that begins to match has been added, and one that no longer does has been deleted.
-    fn event(&mut self, out: &mut Vec<u8>, event: &Event) -> Result<(), Status> {
-        let kind = &self.call.kind;
-        let selector = &self.options.selector;
-        let at = event.kv.mod_revision;
-        if selector.is_empty() {
-            let what = match (event.kind, &event.previous) {
-                (EventKind::Delete, _) => "DELETED",
-                (EventKind::Put, None) => "ADDED",
-                (EventKind::Put, Some(_)) => "MODIFIED",
-            };
-            return self.object(out, what, &event.kv);
-        }
-        let matched = match &event.previous {
-            Some(before) => selector.matches_stored(kind, before)?,
-            None => false,
-        };
-        let matches = event.kind == EventKind::Put && selector.matches_stored(kind, &event.kv)?;
-        match (matched, matches) {
-            (false, false) => Ok(()),
-            (false, true) => self.object(out, "ADDED", &event.kv),
-            (true, true) => self.object(out, "MODIFIED", &event.kv),
-            (true, false) => {
-                let last = event.previous.clone().unwrap_or_else(|| event.kv.clone());
-                self.object(out, "DELETED", &KeyValue { mod_revision: at, ..last })
-            }
+    /// A change from the history.
+    fn event(&mut self, out: &mut Out, event: &Event) -> Result<(), Status> {
+        let (kind, selector) = (&self.call.kind, &self.options.selector);
+        let was = event.previous.as_ref().map(|before| selector.matches_stored(kind, before)).transpose()?;
+        let is = selector.matches_stored(kind, &event.kv)?;
+        match What::of(event, was.unwrap_or_default(), is) {
+            Some(what) => self.object(out, what.name(), &what.object(event)),
+            None => Ok(()),
         }
     }
 
-    fn object(&mut self, out: &mut Vec<u8>, what: &str, kv: &KeyValue) -> Result<(), Status> {
+    fn object(&mut self, out: &mut Out, what: &str, kv: &KeyValue) -> Result<(), Status> {
         let kind = &self.call.kind;
         if self.call.media.form == Form::Object {
-            let mut object = Vec::new();
-            storage::append(kind, &mut object, kv)?;
-            line(out, what, |out| out.extend_from_slice(&object));
+            out.push(object_line(kind, what, kv)?.into());
             return Ok(());
         }
         let object = storage::decode(kind, kv)?;
         let metadata = json!({"resourceVersion": kv.mod_revision.0.to_string()});
         let shown = self.shown(Some(&object), metadata);
-        line(out, what, |out| encode::push_json(out, &shown));
+        out.line(what, &shown);
         Ok(())
     }
 
@@ -260,20 +367,12 @@ impl Watcher {
     }
 
     /// Tells the client how far it has come.
-    fn bookmark(&mut self, out: &mut Vec<u8>, initial_end: bool) {
+    fn bookmark(&mut self, out: &mut Out, initial_end: bool) {
         let mut metadata = json!({"resourceVersion": self.revision.0.to_string()});
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         let shown = self.shown(None, metadata);
-        line(out, "BOOKMARK", |out| encode::push_json(out, &shown));
+        out.line("BOOKMARK", &shown);
     }
-}
-
-fn line(out: &mut Vec<u8>, what: &str, object: impl FnOnce(&mut Vec<u8>)) {
-    out.extend_from_slice(b"{\"type\":\"");
-    out.extend_from_slice(what.as_bytes());
-    out.extend_from_slice(b"\",\"object\":");
-    object(out);
-    out.extend_from_slice(b"}\n");
 }

@@ -121,8 +121,11 @@ async fn a_reader_that_stands_still_holds_nobody_up_and_is_told_when_it_is_too_l
     let server = server().await;
     let mut slow = server.watch(&format!("{CONFIGMAPS}?watch=true"), "application/json").await;
     let mut quick = server.watch(&format!("{CONFIGMAPS}?watch=true"), "application/json").await;
-    for number in 0..50 {
-        server.post(CONFIGMAPS, configmap(&format!("a{number}"))).await.created();
+    // More than is kept for one watcher.
+    for number in 0..10 {
+        let mut large = configmap(&format!("a{number}"));
+        large["data"]["a"] = "x".repeat(300_000).into();
+        server.post(CONFIGMAPS, large).await.created();
         assert_eq!(quick.short().await, format!("ADDED a{number}"));
     }
     server.api.store().compact(server.api.revision()).await.unwrap();
