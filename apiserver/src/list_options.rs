@@ -50,10 +50,7 @@ impl ListOptions {
         };
         let resource_version = match query.text("resourceVersion") {
             None => None,
-            Some(text) => Some(text.parse::<u64>().map_err(|_| {
-                let detail = "must be a number that the server has given";
-                options_invalid(&[FieldError::invalid("resourceVersion", &text.into(), detail)])
-            })?),
+            Some(text) => Some(read_version(kind, "", text)?),
         };
         let selector = Selector::new(
             kind,
@@ -84,6 +81,16 @@ impl ListOptions {
             timeout: number("timeoutSeconds")?.filter(|seconds| *seconds > 0).map(Duration::from_secs),
         })
     }
+}
+
+/// A resourceVersion in a query.
+pub(crate) fn read_version(kind: &ResourceKind, name: &str, text: &str) -> Result<u64, Status> {
+    text.parse().map_err(|_| {
+        // As upstream says it, which users search for.
+        let detail = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
+        let error = FieldError::invalid("resourceVersion", &text.into(), detail);
+        Status::invalid(&kind.group, &kind.plural, name, &[error])
+    })
 }
 
 fn options_invalid(errors: &[FieldError]) -> Status {
@@ -148,7 +155,8 @@ impl Continue {
     }
 
     fn decode(token: &str) -> Result<Self, Status> {
-        let invalid = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
+        let invalid =
+            |why: &str| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
         let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|why| invalid(&why.to_string()))?;
         let token: Value = serde_json::from_slice(&bytes).map_err(|why| invalid(&why.to_string()))?;
         if token["v"] != "meta.k8s.io/v1" {

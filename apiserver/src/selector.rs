@@ -69,7 +69,11 @@ impl Selector {
         for FieldRequirement { field, .. } in &fields {
             let general = field == "metadata.name" || field == "metadata.namespace";
             if !general && !kind.selectable_fields.iter().any(|known| known == field) {
-                return Err(Status::bad_request(format!("field label not supported: {field}")));
+                return Err(Status::bad_request(if kind.selectable_fields.is_empty() {
+                    format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+                } else {
+                    format!("field label not supported: {field}")
+                }));
             }
         }
         Ok(Selector::over(labels, fields))

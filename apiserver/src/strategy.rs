@@ -13,19 +13,24 @@ pub(crate) fn creates_on_update(kind: &ResourceKind) -> bool {
         ("", "endpoints" | "events" | "limitranges" | "services")
             | ("events.k8s.io", "events")
             | ("coordination.k8s.io", "leases")
-            | ("discovery.k8s.io", "endpointslices")
             | ("rbac.authorization.k8s.io", _)
             | ("node.k8s.io", "runtimeclasses")
-            | ("scheduling.k8s.io", "priorityclasses")
     )
 }
 
 /// Whether an update may go without a resourceVersion (`AllowUnconditionalUpdate`).
 pub(crate) fn updates_unconditionally(kind: &ResourceKind) -> bool {
-    !matches!(
+    let never = matches!(
         resource(kind),
-        ("coordination.k8s.io", "leases") | ("discovery.k8s.io", "endpointslices") | ("node.k8s.io", "runtimeclasses")
-    )
+        ("coordination.k8s.io", "leases")
+            | ("node.k8s.io", "runtimeclasses")
+            | ("policy", "poddisruptionbudgets")
+            | ("apps", "controllerrevisions")
+            | ("storage.k8s.io", "csidrivers" | "csinodes" | "csistoragecapacities" | "volumeattachments")
+            | ("admissionregistration.k8s.io" | "apiextensions.k8s.io" | "apiregistration.k8s.io", _)
+    );
+    // Nor does any kind that is defined at run time.
+    !never && kind.schema.is_none()
 }
 
 /// What of the metadata counts up the generation when it changes, beside the spec.

@@ -18,6 +18,7 @@ mod write;
 
 use crate::authn::UserInfo;
 use crate::extension::{VirtualRequest, key};
+use crate::list_options::read_version;
 use crate::negotiate::{Form, Format, Media};
 use crate::registry::ResourceKind;
 use crate::request::{Query, RequestInfo};
@@ -29,7 +30,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use http::header::WARNING;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -81,7 +82,10 @@ fn not_allowed() -> Status {
 
 async fn dispatch(server: ApiServer, info: RequestInfo, user: UserInfo, request: Request) -> Result<Response, Status> {
     if !info.is_resource {
-        return Err(no_such_resource());
+        let method = request.method();
+        let unusual = matches!(*method, Method::OPTIONS | Method::TRACE | Method::CONNECT);
+        let of_resource = unusual && RequestInfo::new(&Method::GET, request.uri()).is_resource;
+        return Err(if of_resource { not_allowed() } else { no_such_resource() });
     }
     let extension = key(&info.group, &info.version, &info.resource_path());
     let connector = server.inner.connectors.read().get(&extension).cloned();
@@ -208,7 +212,8 @@ impl Call {
     async fn get(&self) -> Result<Response, Status> {
         let key = self.kind.key(self.namespace(), &self.info.name);
         let found = self.server.inner.store.get(&key).await.map_err(Status::internal)?;
-        if let Some(at_least) = self.query.text("resourceVersion").and_then(|text| text.parse().ok()) {
+        if let Some(at_least) = self.query.text("resourceVersion") {
+            let at_least = read_version(&self.kind, &self.info.name, at_least)?;
             self.not_in_the_future(Revision(at_least))?;
         }
         self.object(StatusCode::OK, &found.ok_or_else(|| self.not_found())?)

@@ -10,7 +10,7 @@ use crate::admission::AdmissionOperation;
 use crate::clock::rfc3339;
 use crate::request::RequestInfo;
 use crate::selector::Selector;
-use crate::status::Status;
+use crate::status::{FieldError, Status};
 use crate::storage::{Stored, WriteError};
 use crate::{encode, schema};
 use axum::body::Body;
@@ -59,9 +59,16 @@ impl Call {
         let name = self.info.name.as_str();
         let refuse = |why: String| Status::conflict("", "pods/binding", name, &why);
         let node = binding["target"]["name"].as_str().unwrap_or_default();
+        let mut errors = Vec::new();
+        let kind = &binding["target"]["kind"];
+        if !matches!(kind.as_str(), None | Some("" | "Node")) {
+            errors.push(FieldError::not_supported("target.kind", kind, &["Node", "<empty>"]));
+        }
         if node.is_empty() {
-            let error = crate::status::FieldError::required("target.name", "");
-            return Err(Status::invalid("", "Binding", name, &[error]));
+            errors.push(FieldError::required("target.name", ""));
+        }
+        if !errors.is_empty() {
+            return Err(Status::invalid("", "Binding", name, &errors));
         }
         for _ in 0..RACE_ATTEMPTS {
             let current = self.existing().await?;
@@ -78,6 +85,9 @@ impl Call {
             }
             if let Some(bound) = pod["spec"]["nodeName"].as_str().filter(|bound| !bound.is_empty()) {
                 return Err(refuse(format!("pod {name} is already assigned to node {bound:?}")));
+            }
+            if pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
+                return Err(refuse(format!("pod {name} has non-empty .spec.schedulingGates")));
             }
             if !pod["spec"].is_object() {
                 return Err(Status::internal("the pod has no spec"));
@@ -121,6 +131,10 @@ impl Call {
         let eviction = self.body_of(body, ("policy", "v1", "Eviction"), validation).await?;
         let options = DeleteOptions::new(&eviction["deleteOptions"], self)?;
         let name = self.info.name.as_str();
+        let named = eviction["metadata"]["name"].as_str().unwrap_or_default();
+        if !named.is_empty() && named != name {
+            return Err(Status::bad_request("name in URL does not match name in Eviction object"));
+        }
         for _ in 0..RACE_ATTEMPTS {
             let pod = self.existing().await?;
             let running = pod.object["status"]["phase"] == "Running";
@@ -158,7 +172,7 @@ impl Call {
             (Some(_), false) => {
                 let why =
                     "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
-                return refused(Status::failure(500, "InternalError", why));
+                return refused(Status::failure(500, "", why));
             }
         };
         let ready = pod.object["status"]["conditions"].as_array().into_iter().flatten();

@@ -4,7 +4,7 @@ use super::field::{invalid, not_negative, one_of};
 use super::json::{child, fill, int, is_unset, list, present, put, remove, text};
 use super::table::{UNKNOWN, age, name, number};
 use super::workload::number_or_percent;
-use super::{metadata, selector};
+use super::{metadata, metrics, selector};
 use crate::registry::{ResourceKind, View};
 use crate::status::FieldError;
 use jiff::Timestamp;
@@ -86,6 +86,7 @@ pub(super) fn default_scaler(kind: &ResourceKind, scaler: &mut Value) {
     let Some(spec) = child(scaler, "spec") else { return };
     fill(spec, "minReplicas", 1);
     if kind.version == "v2" {
+        metrics::default_behavior(spec);
         if is_unset(spec, "/metrics") {
             let target = json!({"type": "Utilization", "averageUtilization": 80});
             put(spec, "metrics", Some(json!([{"type": "Resource", "resource": {"name": "cpu", "target": target}}])));
@@ -121,10 +122,10 @@ pub(super) fn scaler(kind: &ResourceKind, scaler: &Value, old: Option<&Value>) -
             errors.push(FieldError::required(format!("spec.scaleTargetRef.{part}"), ""));
         }
     }
-    let kinds = ["ContainerResource", "External", "Object", "Pods", "Resource"];
     for (index, metric) in list(scaler, "/spec/metrics").iter().enumerate() {
-        one_of(&mut errors, format!("spec.metrics[{index}].type"), text(metric, "/type"), &kinds);
+        metrics::metric(metric, &format!("spec.metrics[{index}]"), &mut errors);
     }
+    metrics::behavior(&scaler["spec"], "spec.behavior", &mut errors);
     errors
 }
 

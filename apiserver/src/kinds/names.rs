@@ -179,6 +179,18 @@ pub(crate) fn port_name(value: &str) -> Vec<String> {
     complaints
 }
 
+/// The name of an HTTP header.
+pub(crate) fn http_header(value: &str) -> Vec<String> {
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+        return Vec::new();
+    }
+    vec![pattern(
+        "a valid HTTP header must consist of alphanumeric characters or '-'",
+        &["X-Header-Name"],
+        "[-A-Za-z0-9]+",
+    )]
+}
+
 /// A port number.
 pub(crate) fn port_number(value: i64) -> Option<&'static str> {
     (!(1..=65535).contains(&value)).then_some("must be between 1 and 65535, inclusive")

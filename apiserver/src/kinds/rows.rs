@@ -3,8 +3,9 @@
 use super::allocation::Allocator;
 use super::table::{name_and_age, name_and_creation};
 use super::{
-    autoscaling, batch, cluster_network_policy, config, endpoints, event, flow_control, ingress, limits, misc,
-    network_policy, node, pod, quota, rbac, service, signing_request, volumes, warnings, workload,
+    autoscaling, batch, cluster_network_policy, config, definition, devices, endpoints, event, extensions,
+    flow_control, ingress, limits, misc, network_policy, node, pod, quota, rbac, service, signing_request, storage,
+    volumes, warnings, workload,
 };
 use crate::registry::{Column, NameRule, ResourceKind};
 use std::sync::Arc;
@@ -297,7 +298,10 @@ fn group_rows() -> Vec<ResourceKind> {
             .with_categories(&["api-extensions"])
             .with_status()
             .with_table([text("Service"), text("Available"), text("Age")], misc::api_service_row)
-            .with_warnings(warnings::not_acted_on),
+            .with_warnings(warnings::not_acted_on)
+            .with_defaults(extensions::default_api_service)
+            .with_prepare(extensions::prepare_api_service)
+            .with_validation(extensions::api_service),
         v1(apps, "ControllerRevision", "controllerrevisions")
             .with_table([text("Controller"), text("Revision"), text("Age")], misc::revision_row),
         workload("DaemonSet", "daemonsets", &["ds"])
@@ -487,11 +491,13 @@ fn group_rows() -> Vec<ResourceKind> {
                 ],
                 volumes::driver_row,
             )
-            .with_defaults(volumes::default_driver),
+            .with_defaults(volumes::default_driver)
+            .with_validation(storage::driver),
         v1(storage, "CSINode", "csinodes")
             .cluster_scoped()
-            .with_table([integer("Drivers"), text("Age")], volumes::csi_node_row),
-        v1(storage, "CSIStorageCapacity", "csistoragecapacities"),
+            .with_table([integer("Drivers"), text("Age")], volumes::csi_node_row)
+            .with_validation(storage::csi_node),
+        v1(storage, "CSIStorageCapacity", "csistoragecapacities").with_validation(storage::capacity),
         v1(storage, "StorageClass", "storageclasses")
             .cluster_scoped()
             .with_short_names(&["sc"])
@@ -508,33 +514,48 @@ fn group_rows() -> Vec<ResourceKind> {
             .with_defaults(volumes::default_class)
             .with_validation(volumes::class)
             .with_warnings(warnings::storage_class),
-        v1(storage, "VolumeAttachment", "volumeattachments").cluster_scoped().with_status().with_table(
-            [
-                Column { format: "name".into(), ..text("Attacher") },
-                text("PV"),
-                text("Node"),
-                boolean("Attached"),
-                text("Age"),
-            ],
-            volumes::attachment_row,
-        ),
+        v1(storage, "VolumeAttachment", "volumeattachments")
+            .cluster_scoped()
+            .with_status()
+            .with_table(
+                [
+                    Column { format: "name".into(), ..text("Attacher") },
+                    text("PV"),
+                    text("Node"),
+                    boolean("Attached"),
+                    text("Age"),
+                ],
+                volumes::attachment_row,
+            )
+            .with_validation(storage::attachment),
         v1(storage, "VolumeAttributesClass", "volumeattributesclasses")
             .cluster_scoped()
             .with_short_names(&["vac"])
-            .with_table([text("DriverName"), text("Age")], volumes::attributes_class_row),
+            .with_table([text("DriverName"), text("Age")], volumes::attributes_class_row)
+            .with_validation(storage::attributes_class),
         extension("MutatingAdmissionPolicy", "mutatingadmissionpolicies")
-            .with_table([integer("Mutations"), text("ParamKind"), text("Age")], misc::admission_policy_row),
+            .with_table([integer("Mutations"), text("ParamKind"), text("Age")], misc::admission_policy_row)
+            .with_defaults(extensions::default_policy)
+            .with_validation(extensions::policy),
         extension("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings")
-            .with_table([text("PolicyName"), text("ParamRef"), text("Age")], misc::admission_binding_row),
+            .with_table([text("PolicyName"), text("ParamRef"), text("Age")], misc::admission_binding_row)
+            .with_validation(extensions::policy_binding),
         extension("MutatingWebhookConfiguration", "mutatingwebhookconfigurations")
-            .with_table([integer("Webhooks"), text("Age")], misc::webhooks_row),
+            .with_table([integer("Webhooks"), text("Age")], misc::webhooks_row)
+            .with_defaults(extensions::default_webhooks)
+            .with_validation(extensions::webhooks),
         extension("ValidatingAdmissionPolicy", "validatingadmissionpolicies")
             .with_status()
-            .with_table([integer("Validations"), text("ParamKind"), text("Age")], misc::admission_policy_row),
+            .with_table([integer("Validations"), text("ParamKind"), text("Age")], misc::admission_policy_row)
+            .with_defaults(extensions::default_policy)
+            .with_validation(extensions::policy),
         extension("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings")
-            .with_table([text("PolicyName"), text("ParamRef"), text("Age")], misc::admission_binding_row),
+            .with_table([text("PolicyName"), text("ParamRef"), text("Age")], misc::admission_binding_row)
+            .with_validation(extensions::policy_binding),
         extension("ValidatingWebhookConfiguration", "validatingwebhookconfigurations")
-            .with_table([integer("Webhooks"), text("Age")], misc::webhooks_row),
+            .with_table([integer("Webhooks"), text("Age")], misc::webhooks_row)
+            .with_defaults(extensions::default_webhooks)
+            .with_validation(extensions::webhooks),
         v1("apiextensions.k8s.io", "CustomResourceDefinition", "customresourcedefinitions")
             .cluster_scoped()
             .with_short_names(&["crd", "crds"])
@@ -542,7 +563,10 @@ fn group_rows() -> Vec<ResourceKind> {
             .with_generation()
             .with_table([Column::new("Created At", "date")], name_and_creation)
             .with_status()
-            .with_warnings(warnings::not_acted_on),
+            .with_warnings(warnings::not_acted_on)
+            .with_defaults(extensions::default_definition)
+            .with_prepare(extensions::prepare_definition)
+            .with_validation(definition::errors),
         v1("scheduling.k8s.io", "PriorityClass", "priorityclasses")
             .cluster_scoped()
             .with_short_names(&["pc"])
@@ -568,16 +592,23 @@ fn group_rows() -> Vec<ResourceKind> {
         v1(resource, "DeviceClass", "deviceclasses")
             .cluster_scoped()
             .with_generation()
-            .with_table([text("Age")], name_and_age),
+            .with_table([text("Age")], name_and_age)
+            .with_validation(devices::class),
         v1(resource, "ResourceClaim", "resourceclaims")
             .with_status()
-            .with_table([text("State"), text("Age")], misc::resource_claim_row),
-        v1(resource, "ResourceClaimTemplate", "resourceclaimtemplates").with_table([text("Age")], name_and_age),
+            .with_table([text("State"), text("Age")], misc::resource_claim_row)
+            .with_defaults(devices::default_claim)
+            .with_validation(devices::claim),
+        v1(resource, "ResourceClaimTemplate", "resourceclaimtemplates")
+            .with_table([text("Age")], name_and_age)
+            .with_defaults(devices::default_claim)
+            .with_validation(devices::claim),
         v1(resource, "ResourceSlice", "resourceslices")
             .cluster_scoped()
             .with_generation()
             .with_selectable_fields(&["spec.nodeName", "spec.driver"])
-            .with_table([text("Node"), text("Driver"), text("Pool"), text("Age")], misc::resource_slice_row),
+            .with_table([text("Node"), text("Driver"), text("Pool"), text("Age")], misc::resource_slice_row)
+            .with_validation(devices::slice),
         v1(flow, "FlowSchema", "flowschemas")
             .cluster_scoped()
             .with_generation()

@@ -94,7 +94,7 @@ async fn malformed_requests_get_a_status_that_says_why() {
         (Method::PUT, CONFIGMAPS, "application/json", "{}", 405, "MethodNotAllowed"),
         (Method::POST, "/api/v1/namespaces/default/configmaps/a/status", "application/json", "{}", 404, "NotFound"),
         (Method::GET, "/api/v1/namespaces/default/nodes", "", "", 404, "NotFound"),
-        (Method::OPTIONS, CONFIGMAPS, "", "", 404, "NotFound"),
+        (Method::OPTIONS, CONFIGMAPS, "", "", 405, "MethodNotAllowed"),
     ] {
         let status = server.send(method.clone(), path, &[("content-type", content_type)], body).await.expect(code);
         assert_eq!(status["reason"], reason, "{method} {path} {status}");

@@ -19,6 +19,7 @@ mod parts;
 mod proxies;
 mod quota;
 mod races;
+mod reads;
 mod support;
 mod upstream;
 mod watches;

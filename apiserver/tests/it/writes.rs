@@ -149,6 +149,9 @@ async fn the_generation_counts_what_was_meant_to_change() {
     let status =
         server.patch(&format!("{path}/status"), "merge-patch+json", json!({"status": {"replicas": 1}})).await.ok();
     assert_eq!(status["metadata"]["generation"], 3);
+    let noted = json!({"metadata": {"annotations": {"deployment.kubernetes.io/revision": "1"}}});
+    let noted = server.patch(&format!("{path}/status"), "merge-patch+json", noted).await.ok();
+    assert_eq!(noted["metadata"]["generation"], 3, "what a controller notes beside the status is no new intention");
 }
 
 #[tokio::test(start_paused = true)]

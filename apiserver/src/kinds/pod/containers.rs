@@ -1,14 +1,14 @@
 //! What is wrong with the containers of a pod spec.
 
-use super::validation::{label_name, security_context};
+use super::validation::label_name;
+use super::{resources, security};
 use crate::kinds::field::{complaints, invalid, not_found, not_negative, one_of};
-use crate::kinds::json::{flag, int, list, object, present, text, texts};
+use crate::kinds::json::{flag, int, list, present, text, texts};
 use crate::kinds::names;
-use crate::kinds::quantity::{NOT_A_QUANTITY, Quantity};
 use crate::kinds::service::port_number_or_name;
 use crate::status::FieldError;
 use serde_json::{Value, json};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Role {
@@ -36,7 +36,8 @@ pub(super) fn errors(spec: &Value, field: &str, volumes: &HashSet<&str>, errors:
             }
             image(container, &field, errors);
             if role == Role::Ephemeral {
-                for forbidden in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle"] {
+                for forbidden in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resources"]
+                {
                     if container.get(forbidden).is_some_and(|value| !crate::kinds::json::is_zero(value)) {
                         errors.push(FieldError::forbidden(
                             format!("{field}.{forbidden}"),
@@ -53,9 +54,19 @@ pub(super) fn errors(spec: &Value, field: &str, volumes: &HashSet<&str>, errors:
             }
             environment(container, &field, errors);
             mounts(container, &field, volumes, errors);
+            if role == Role::Ephemeral {
+                for (index, mount) in list(container, "/volumeMounts").iter().enumerate() {
+                    for part in ["subPath", "subPathExpr"] {
+                        if !text(mount, &format!("/{part}")).is_empty() {
+                            let field = format!("{field}.volumeMounts[{index}].{part}");
+                            errors.push(FieldError::forbidden(field, "cannot be set for an Ephemeral Container"));
+                        }
+                    }
+                }
+            }
             lifecycle(container, &field, role, errors);
-            resources(container, &field, errors);
-            security_context(container, &format!("{field}.securityContext"), errors);
+            resources::errors(container, &field, errors);
+            security::errors(container, &format!("{field}.securityContext"), errors);
         }
     }
 }
@@ -122,6 +133,14 @@ fn collisions(container: &Value, field: &str, taken: &mut HashSet<String>, error
 }
 
 const SOURCES: [&str; 5] = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
+const CONTAINER_RESOURCES: [&str; 6] = [
+    "limits.cpu",
+    "limits.ephemeral-storage",
+    "limits.memory",
+    "requests.cpu",
+    "requests.ephemeral-storage",
+    "requests.memory",
+];
 const FIELD_PATHS: [&str; 9] = [
     "metadata.name",
     "metadata.namespace",
@@ -161,9 +180,11 @@ fn environment(container: &Value, field: &str, errors: &mut Vec<FieldError>) {
             let (at, reference) = (|part: &str| at(&format!("valueFrom.{source}.{part}")), &from[source]);
             match source {
                 "fieldRef" => field_path(text(reference, "/fieldPath"), &at("fieldPath"), errors),
-                "resourceFieldRef" if text(reference, "/resource").is_empty() => {
-                    errors.push(FieldError::required(at("resource"), ""));
-                }
+                "resourceFieldRef" => match text(reference, "/resource") {
+                    "" => errors.push(FieldError::required(at("resource"), "")),
+                    resource if resource.contains(".hugepages-") => {}
+                    resource => one_of(errors, at("resource"), resource, &CONTAINER_RESOURCES),
+                },
                 "configMapKeyRef" | "secretKeyRef" => match text(reference, "/key") {
                     "" => errors.push(FieldError::required(at("key"), "")),
                     key => errors.extend(complaints(&at("key"), key, names::config_key(key))),
@@ -216,6 +237,14 @@ fn mounts(container: &Value, field: &str, volumes: &HashSet<&str>, errors: &mut 
             errors.push(FieldError::required(at("mountPath"), ""));
         } else if !paths.insert(path) {
             errors.push(invalid(at("mountPath"), path, "must be unique"));
+        }
+        let propagation = text(mount, "/mountPropagation");
+        if !propagation.is_empty() {
+            one_of(errors, at("mountPropagation"), propagation, &["Bidirectional", "HostToContainer", "None"]);
+        }
+        if propagation == "Bidirectional" && !flag(container, "/securityContext/privileged") {
+            let detail = "Bidirectional mount propagation is available only to privileged containers";
+            errors.push(FieldError::forbidden(at("mountPropagation"), detail));
         }
         for part in ["subPath", "subPathExpr"] {
             let inner = text(mount, &format!("/{part}"));
@@ -295,6 +324,10 @@ fn handler(handler: &Value, field: &str, known: &[&str], errors: &mut Vec<FieldE
                 }
                 errors.extend(port_number_or_name(&at(".port"), how.get("port")));
                 one_of(errors, at(".scheme"), text(how, "/scheme"), &["HTTP", "HTTPS"]);
+                for (index, header) in list(how, "/httpHeaders").iter().enumerate() {
+                    let (field, name) = (at(&format!(".httpHeaders[{index}].name")), text(header, "/name"));
+                    errors.extend(complaints(&field, name, names::http_header(name)));
+                }
             }
             "tcpSocket" | "grpc" => errors.extend(port_number_or_name(&at(".port"), how.get("port"))),
             _ => {}
@@ -303,41 +336,4 @@ fn handler(handler: &Value, field: &str, known: &[&str], errors: &mut Vec<FieldE
     if !found {
         errors.push(FieldError::required(field, "must specify a handler type"));
     }
-}
-
-fn resources(container: &Value, field: &str, errors: &mut Vec<FieldError>) {
-    let mut limits: HashMap<String, Quantity> = HashMap::new();
-    for which in ["limits", "requests"] {
-        let field = format!("{field}.resources.{which}");
-        for (name, value) in object(container, &format!("/resources/{which}")).into_iter().flatten() {
-            let at = format!("{field}[{name}]");
-            if !is_container_resource(name) {
-                errors.push(invalid(&at, name, "must be a standard resource type or fully qualified"));
-            }
-            match Quantity::of(value) {
-                None => errors.push(FieldError::invalid(&at, value, NOT_A_QUANTITY)),
-                Some(quantity) if quantity.is_negative() => {
-                    errors.push(FieldError::invalid(&at, value, "must be greater than or equal to 0"));
-                }
-                Some(quantity) if name.contains('/') && !quantity.is_whole() => {
-                    errors.push(FieldError::invalid(&at, value, "must be an integer"));
-                }
-                Some(_) => {}
-            }
-        }
-        for (name, quantity) in super::resources(container, which) {
-            if which == "limits" {
-                limits.insert(name, quantity);
-            } else if let Some(limit) = limits.get(&name).filter(|limit| quantity > **limit) {
-                let detail = format!("must be less than or equal to {name} limit of {limit}");
-                errors.push(invalid(&field, &quantity.to_string(), detail));
-            }
-        }
-    }
-}
-
-fn is_container_resource(name: &str) -> bool {
-    matches!(name, "cpu" | "memory" | "ephemeral-storage")
-        || name.starts_with("hugepages-")
-        || (name.contains('/') && names::qualified_name(name).is_empty())
 }

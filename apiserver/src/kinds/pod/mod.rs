@@ -5,7 +5,9 @@
 mod containers;
 pub(super) mod defaults;
 mod printer;
+mod resources;
 mod scheduling;
+mod security;
 pub(super) mod validation;
 mod volumes;
 pub(super) mod warnings;
@@ -15,7 +17,7 @@ pub(super) use printer::row;
 pub(super) use validation::{errors, update_errors};
 
 use super::json::{carry_over, list, object, put, text};
-use super::quantity::{Quantity, quantities};
+use super::quantity::Quantity;
 use super::strategy;
 use crate::registry::ResourceKind;
 use serde_json::{Value, json};
@@ -132,11 +134,6 @@ fn push(value: &mut Value, key: &str, item: Value) -> bool {
         }
         None => false,
     }
-}
-
-/// What a container asks for, with the name of each resource.
-fn resources(container: &Value, which: &str) -> Vec<(String, Quantity)> {
-    quantities(container, &format!("/resources/{which}"))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use crate::kinds::json::{int, list, object, present, text, texts};
 use crate::kinds::{metadata, names, selector};
 use crate::status::FieldError;
 use serde_json::{Value, json};
+use std::collections::HashSet;
 
 /// Node selector, affinity, tolerations and spread constraints of the pod spec at `field`.
 pub(super) fn errors(spec: &Value, field: &str, errors: &mut Vec<FieldError>) {
@@ -13,6 +14,7 @@ pub(super) fn errors(spec: &Value, field: &str, errors: &mut Vec<FieldError>) {
     for (index, toleration) in list(spec, "/tolerations").iter().enumerate() {
         tolerate(toleration, &format!("{field}.tolerations[{index}]"), errors);
     }
+    let mut pairs = HashSet::new();
     for (index, constraint) in list(spec, "/topologySpreadConstraints").iter().enumerate() {
         let at = |part: &str| format!("{field}.topologySpreadConstraints[{index}].{part}");
         let skew = int(constraint, "/maxSkew").unwrap_or_default();
@@ -22,12 +24,35 @@ pub(super) fn errors(spec: &Value, field: &str, errors: &mut Vec<FieldError>) {
         topology_key(constraint, &at("topologyKey"), errors);
         let otherwise = text(constraint, "/whenUnsatisfiable");
         one_of(errors, at("whenUnsatisfiable"), otherwise, &["DoNotSchedule", "ScheduleAnyway"]);
+        if !pairs.insert((text(constraint, "/topologyKey"), otherwise)) {
+            let pair = format!("{{{}, {otherwise}}}", text(constraint, "/topologyKey"));
+            errors.push(FieldError::duplicate(at("{topologyKey, whenUnsatisfiable}"), &json!(pair)));
+        }
+        if let Some(domains) = int(constraint, "/minDomains") {
+            if domains <= 0 {
+                errors.push(FieldError::invalid(at("minDomains"), &json!(domains), "must be greater than zero"));
+            }
+            if otherwise != "DoNotSchedule" {
+                let detail = format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {otherwise}");
+                errors.push(FieldError::invalid(at("minDomains"), &json!(domains), detail));
+            }
+        }
+        for policy in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
+            let value = text(constraint, &format!("/{policy}"));
+            if !value.is_empty() {
+                one_of(errors, at(policy), value, &["Honor", "Ignore"]);
+            }
+        }
         if let Some(labels) = present(constraint, "/labelSelector") {
             selector::errors(labels, &at("labelSelector"), errors);
         }
     }
+    let mut gates = HashSet::new();
     for (index, gate) in list(spec, "/schedulingGates").iter().enumerate() {
         let name = text(gate, "/name");
+        if !gates.insert(name) {
+            errors.push(FieldError::duplicate(format!("{field}.schedulingGates[{index}]"), &json!(name)));
+        }
         errors.extend(complaints(&format!("{field}.schedulingGates[{index}].name"), name, names::qualified_name(name)));
     }
 }

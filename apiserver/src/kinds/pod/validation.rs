@@ -1,7 +1,7 @@
 //! What is wrong with a pod spec, and what an update of a pod may not change.
 
-use super::{containers, scheduling, volumes};
-use crate::kinds::field::{complaints, invalid, not_negative, one_of};
+use super::{containers, resources, scheduling, security, volumes};
+use crate::kinds::field::{complaints, invalid, one_of};
 use crate::kinds::json::{equal, flag, int, list, list_mut, object, present, put, same, text, texts};
 use crate::kinds::{metadata, names};
 use crate::registry::ResourceKind;
@@ -51,7 +51,6 @@ pub(in crate::kinds) fn spec(spec: &Value, field: &str, errors: &mut Vec<FieldEr
     containers::errors(spec, field, &volume_names, errors);
     one_of(errors, at("restartPolicy"), text(spec, "/restartPolicy"), &["Always", "OnFailure", "Never"]);
     dns(spec, field, errors);
-    not_negative(errors, at("terminationGracePeriodSeconds"), int(spec, "/terminationGracePeriodSeconds"));
     if let Some(seconds) = int(spec, "/activeDeadlineSeconds")
         && !(1..=i64::from(i32::MAX)).contains(&seconds)
     {
@@ -86,8 +85,37 @@ pub(in crate::kinds) fn spec(spec: &Value, field: &str, errors: &mut Vec<FieldEr
             names::qualified_name(kind),
         ));
     }
-    security_context(spec, &at("securityContext"), errors);
+    security::errors(spec, &at("securityContext"), errors);
+    if flag(spec, "/shareProcessNamespace") && flag(spec, "/hostPID") {
+        let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
+        errors.push(FieldError::invalid(at("shareProcessNamespace"), &json!(true), detail));
+    }
+    if let Some(os) = present(spec, "/os") {
+        match text(os, "/name") {
+            "" => errors.push(FieldError::required(at("os.name"), "cannot be empty")),
+            name => one_of(errors, at("os"), name, &["linux", "windows"]),
+        }
+    }
+    claims(spec, &at("resourceClaims"), errors);
     scheduling::errors(spec, field, errors);
+}
+
+fn claims(spec: &Value, field: &str, errors: &mut Vec<FieldError>) {
+    let mut known = HashSet::new();
+    for (index, claim) in list(spec, "/resourceClaims").iter().enumerate() {
+        let (at, name) = (format!("{field}[{index}]"), text(claim, "/name"));
+        label_name(name, &format!("{at}.name"), errors);
+        if !name.is_empty() && !known.insert(name) {
+            errors.push(FieldError::duplicate(format!("{at}.name"), &json!(name)));
+        }
+        let given = ["resourceClaimName", "resourceClaimTemplateName"];
+        let given = given.into_iter().filter(|source| present(claim, &format!("/{source}")).is_some()).count();
+        if given != 1 {
+            let one_of = if given == 0 { "must specify one of" } else { "at most one of these may be specified" };
+            let detail = format!("{one_of}: `resourceClaimName`, `resourceClaimTemplateName`");
+            errors.push(FieldError::invalid(at, claim, detail));
+        }
+    }
 }
 
 fn dns(spec: &Value, field: &str, errors: &mut Vec<FieldError>) {
@@ -138,23 +166,6 @@ fn dns(spec: &Value, field: &str, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// User and group numbers of a security context of pod or container.
-pub(super) fn security_context(parent: &Value, field: &str, errors: &mut Vec<FieldError>) {
-    let Some(context) = present(parent, "/securityContext") else { return };
-    for name in ["runAsUser", "runAsGroup", "fsGroup"] {
-        if let Some(id) = int(context, &format!("/{name}"))
-            && !(0..=i64::from(i32::MAX)).contains(&id)
-        {
-            let detail = "must be between 0 and 2147483647, inclusive";
-            errors.push(FieldError::invalid(format!("{field}.{name}"), &json!(id), detail));
-        }
-    }
-    if flag(context, "/privileged") && context.get("allowPrivilegeEscalation") == Some(&Value::Bool(false)) {
-        let detail = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
-        errors.push(FieldError::invalid(field, &json!(false), detail));
-    }
-}
-
 /// What an update may not change, by subresource.
 pub(in crate::kinds) fn update_errors(
     _: &ResourceKind,
@@ -166,6 +177,7 @@ pub(in crate::kinds) fn update_errors(
     match subresource {
         "" => main_update(new, old, &mut errors),
         "ephemeralcontainers" => ephemeral_update(new, old, &mut errors),
+        "resize" => resources::resize(new, old, &mut errors),
         _ => {}
     }
     errors
@@ -513,6 +525,69 @@ mod tests {
                 "spec.ephemeralContainers: Forbidden: existing ephemeral containers \"e\" may not be removed",
                 "spec.ephemeralContainers[0].targetContainerName: Not found: \"z\"",
             ]
+        );
+    }
+
+    #[test]
+    fn security_contexts_and_devices_make_sense() {
+        refused_container(
+            json!({"securityContext": {"allowPrivilegeEscalation": false, "privileged": true, "runAsUser": -1,
+                    "seccompProfile": {"type": "Localhost"}, "appArmorProfile": {"type": "Mine", "localhostProfile": "x"}},
+                "resources": {"limits": {"a.io/gpu": "1", "hugepages-2Mi": "2Mi"}, "requests": {"a.io/gpu": "2", "b.io/gpu": "1"}}}),
+            &[
+                "spec.containers[0].resources.requests: Invalid value: \"2\": must be equal to a.io/gpu limit of 1",
+                "spec.containers[0].resources.limits: Required value: Limit must be set for non overcommitable resources",
+                "spec.containers[0].resources: Forbidden: HugePages require cpu or memory",
+                "spec.containers[0].securityContext.runAsUser: Invalid value: -1: must be between 0 and 2147483647, inclusive",
+                "spec.containers[0].securityContext.seccompProfile.localhostProfile: Required value: must be set when seccomp type is Localhost",
+                "spec.containers[0].securityContext.appArmorProfile.type: Unsupported value: \"Mine\": supported values: \"Localhost\", \
+                 \"RuntimeDefault\", \"Unconfined\"",
+                "spec.containers[0].securityContext.appArmorProfile.localhostProfile: Invalid value: \"x\": can only be set when AppArmor type is Localhost",
+                "spec.containers[0].securityContext: Invalid value: false: cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
+            ],
+        );
+        refused(
+            json!({"hostPID": true, "shareProcessNamespace": true, "os": {"name": "plan9"}, "resourceClaims": [{"name": "a"}],
+                "securityContext": {"sysctls": [{"name": "kernel.shm_rmid_forced"}, {"name": "A"}], "fsGroupChangePolicy": "No"},
+                "schedulingGates": [{"name": "a/b"}, {"name": "a/b"}],
+                "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "z", "whenUnsatisfiable": "ScheduleAnyway", "minDomains": 1}],
+                "volumes": [{"name": "v", "hostPath": {"path": "/a/..", "type": "Tape"}}, {"name": "w", "emptyDir": {"sizeLimit": "-1"}}]}),
+            &[
+                "spec.volumes[0].hostPath.path: Invalid value: \"/a/..\": must not contain '..'",
+                "spec.volumes[0].hostPath.type: Unsupported value: \"Tape\": supported values: \"\", \"BlockDevice\", \"CharDevice\", \
+                 \"Directory\", \"DirectoryOrCreate\", \"File\", \"FileOrCreate\", \"Socket\"",
+                "spec.volumes[1].emptyDir.sizeLimit: Forbidden: SizeLimit field must be a valid resource quantity",
+                "spec.securityContext.fsGroupChangePolicy: Unsupported value: \"No\": supported values: \"Always\", \"OnRootMismatch\"",
+                "spec.securityContext.sysctls[1].name: Invalid value: \"A\": must have at most 253 characters and match regex \
+                 ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$",
+                "spec.shareProcessNamespace: Invalid value: true: ShareProcessNamespace and HostPID cannot both be enabled",
+                "spec.os: Unsupported value: \"plan9\": supported values: \"linux\", \"windows\"",
+                "spec.resourceClaims[0]: Invalid value: {\"name\":\"a\"}: must specify one of: `resourceClaimName`, `resourceClaimTemplateName`",
+                "spec.topologySpreadConstraints[0].minDomains: Invalid value: 1: can only use minDomains if whenUnsatisfiable=DoNotSchedule, \
+                 not ScheduleAnyway",
+                "spec.schedulingGates[1]: Duplicate value: \"a/b\"",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_resize_keeps_the_class_and_takes_nothing_away() {
+        let with = |resources: Value| pod(json!({"containers": [{"name": "a", "image": "i", "resources": resources}]}));
+        let resized = |from: Value, to: Value| said(update_errors(&kind(), &with(to), &with(from), "resize"));
+        let half = json!({"requests": {"cpu": "500m", "memory": "1Gi"}});
+        assert_eq!(resized(half.clone(), json!({"requests": {"cpu": "1", "memory": "1Gi"}})), Vec::<String>::new());
+        assert_eq!(
+            resized(half.clone(), json!({"requests": {"cpu": "1"}})),
+            ["spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed"]
+        );
+        assert_eq!(
+            resized(json!({}), half),
+            ["spec: Invalid value: \"Burstable\": Pod QOS Class may not change as a result of resizing"]
+        );
+        let storage = |size: &str| json!({"requests": {"cpu": "1", "ephemeral-storage": size}});
+        assert_eq!(
+            resized(storage("1Gi"), storage("2Gi")),
+            ["spec: Forbidden: only cpu and memory resources are mutable"]
         );
     }
 }

@@ -1,8 +1,9 @@
 //! What is wrong with the volumes of a pod spec.
 
 use super::validation::label_name;
-use crate::kinds::field::complaints;
+use crate::kinds::field::{complaints, invalid, one_of};
 use crate::kinds::json::{int, list, present, text};
+use crate::kinds::quantity::Quantity;
 use crate::status::FieldError;
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -17,6 +18,10 @@ const REQUIRED: [(&str, &str); 7] = [
     ("nfs", "path"),
     ("csi", "driver"),
 ];
+
+/// What a `hostPath` may be said to be.
+const HOST_PATHS: [&str; 8] =
+    ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
 
 /// The volumes at `field`; answers with their names.
 pub(super) fn errors<'a>(volumes: &'a [Value], field: &str, errors: &mut Vec<FieldError>) -> HashSet<&'a str> {
@@ -48,9 +53,47 @@ pub(super) fn errors<'a>(volumes: &'a [Value], field: &str, errors: &mut Vec<Fie
                 }
             }
             files(&volume[source.as_str()], &at(&format!(".{source}")), errors);
+            source_errors(source, &volume[source.as_str()], &at(&format!(".{source}")), errors);
         }
     }
     names
+}
+
+fn source_errors(source: &str, found: &Value, field: &str, errors: &mut Vec<FieldError>) {
+    match source {
+        "hostPath" => {
+            let (path, kind) = (text(found, "/path"), text(found, "/type"));
+            if path.split('/').any(|part| part == "..") {
+                errors.push(invalid(format!("{field}.path"), path, "must not contain '..'"));
+            }
+            if !HOST_PATHS.contains(&kind) {
+                one_of(errors, format!("{field}.type"), kind, &HOST_PATHS);
+            }
+        }
+        "emptyDir" => {
+            let limit = present(found, "/sizeLimit").map(Quantity::of);
+            if limit.is_some_and(|limit| limit.is_none_or(|limit| limit.is_negative())) {
+                let detail = "SizeLimit field must be a valid resource quantity";
+                errors.push(FieldError::forbidden(format!("{field}.sizeLimit"), detail));
+            }
+        }
+        "image" if text(found, "/reference").is_empty() => {
+            errors.push(FieldError::required(format!("{field}.reference"), ""));
+        }
+        "ephemeral" if present(found, "/volumeClaimTemplate").is_none() => {
+            errors.push(FieldError::required(format!("{field}.volumeClaimTemplate"), ""));
+        }
+        "projected" => {
+            for (index, part) in list(found, "/sources").iter().enumerate() {
+                let kinds = part.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+                for (kind, _) in kinds.skip(1) {
+                    let field = format!("{field}.sources[{index}].{kind}");
+                    errors.push(FieldError::forbidden(field, "may not specify more than 1 volume type"));
+                }
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Mode and items of a volume made of keys.
