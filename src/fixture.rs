@@ -159,6 +159,7 @@ impl Cluster {
         let container = ContainerRef {
             namespace: namespace.to_owned(),
             pod: pod.to_owned(),
+            uid: object.metadata.uid.unwrap_or_default(),
             node: spec.node_name.with_context(|| format!("pod {pod} is not bound to a node yet"))?,
             container: spec.containers.into_iter().next().map(|container| container.name).unwrap_or_default(),
         };

@@ -1,20 +1,23 @@
 //! The nodes as the API server sees them, and the gate through which every pod passes before its first packet.
 
-use apiserver::pod_streams::{ContainerRef, Duplex, ExecStreams, LogOptions, PodStreams};
+use apiserver::pod_streams::{ContainerRef, Duplex, ExecStreams, LogOptions, LogStream, PodStreams};
 use apiserver::status::Status;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use k8s_openapi::api::core::v1::Pod;
-use kubelet::{Kubelet, LogRange, SandboxHooks, StreamError};
+use kubelet::program::{Input, Output, TerminalSize};
+use kubelet::{Attached, Exec, Kubelet, LogRange, SandboxHooks, Source, StreamError};
 use netstack::{Host, PortTag};
 use parking_lot::{Mutex, RwLock};
 use policy::Policy;
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{mpsc, watch};
 
 /// All kubelets of the cluster.
 pub(crate) struct Nodes {
@@ -91,44 +94,78 @@ fn names(container: &ContainerRef) -> (&str, &str, &str) {
 
 fn status(error: StreamError) -> Status {
     match &error {
-        StreamError::NoPod(_) | StreamError::NotRunning { .. } => Status::internal(error),
         StreamError::NoContainer { .. } | StreamError::NoLog(_) => Status::bad_request(error.to_string()),
-        StreamError::Connect(text) => Status::internal(text),
+        StreamError::NoPod | StreamError::NotRunning { .. } | StreamError::Connect(_) => {
+            Status::failure(500, "InternalError", error.to_string())
+        }
     }
+}
+
+/// What the API server says when a node refuses a stream that has begun already.
+fn not_upgraded(error: StreamError) -> Status {
+    Status::internal(format!("unable to upgrade connection: {error}"))
+}
+
+fn output(stream: Option<Box<dyn AsyncWrite + Send + Unpin>>) -> Output {
+    match stream {
+        Some(stream) => Box::new(exclusive(stream)),
+        None => Box::new(tokio::io::sink()),
+    }
+}
+
+/// The newest size of a terminal, and the work of keeping it up to date, which has no end.
+fn window(
+    mut resize: mpsc::Receiver<apiserver::pod_streams::TerminalSize>,
+) -> (watch::Receiver<TerminalSize>, impl Future<Output = Infallible> + Send) {
+    let (sender, window) = watch::channel(TerminalSize::default());
+    let following = async move {
+        while let Some(size) = resize.recv().await {
+            sender.send_replace(TerminalSize { rows: size.height, columns: size.width });
+        }
+        std::future::pending().await
+    };
+    (window, following)
 }
 
 #[async_trait]
 impl PodStreams for Nodes {
+    async fn check(&self, container: &ContainerRef, attach: bool) -> Result<(), Status> {
+        self.kubelet(container)?.check(names(container), attach).map_err(status)
+    }
+
     async fn exec(&self, container: &ContainerRef, command: Vec<String>, streams: ExecStreams) -> Result<i32, Status> {
         let kubelet = self.kubelet(container)?;
-        let stdin: kubelet::program::Input = match streams.stdin {
+        let stdin: Input = match streams.stdin {
             Some(stdin) => Box::new(exclusive(stdin)),
             None => Box::new(tokio::io::empty()),
         };
-        let output = |stream: Option<Box<dyn AsyncWrite + Send + Unpin>>| -> kubelet::program::Output {
-            match stream {
-                Some(stream) => Box::new(exclusive(stream)),
-                None => Box::new(tokio::io::sink()),
-            }
-        };
-        let tty = streams.tty;
-        let (stdout, stderr) = if tty {
+        let (stdout, stderr) = if streams.tty {
             // A terminal is one device: both outputs go to it in the order of their writes.
             shared_terminal(output(streams.stdout))
         } else {
             (output(streams.stdout), output(streams.stderr))
         };
-        kubelet.exec(names(container), command, stdin, stdout, stderr, tty).await.map_err(status)
+        let tty = streams.tty;
+        let (window, resizing) = window(streams.resize);
+        let streams = Exec { stdin, stdout, stderr, terminal: tty.then_some(window) };
+        tokio::select! {
+            biased;
+            never = resizing => match never {},
+            ended = kubelet.exec(names(container), command, streams) => ended.map_err(not_upgraded),
+        }
     }
 
     async fn attach(&self, container: &ContainerRef, streams: ExecStreams) -> Result<i32, Status> {
         let kubelet = self.kubelet(container)?;
-        let stdin = streams.stdin.map(|stdin| Box::new(exclusive(stdin)) as kubelet::program::Input);
-        let stdout: kubelet::program::Output = match streams.stdout {
-            Some(stdout) => Box::new(exclusive(stdout)),
-            None => Box::new(tokio::io::sink()),
-        };
-        kubelet.attach(names(container), stdin, stdout).await.map(|()| 0).map_err(status)
+        let stdin = streams.stdin.map(|stdin| Box::new(exclusive(stdin)) as Input);
+        let (stdout, stderr) = (output(streams.stdout), output(streams.stderr));
+        let (terminal, resizing) = window(streams.resize);
+        let streams = Attached { stdin, stdout, stderr, terminal };
+        tokio::select! {
+            biased;
+            never = resizing => match never {},
+            ended = kubelet.attach(names(container), streams) => ended.map(|()| 0).map_err(not_upgraded),
+        }
     }
 
     async fn logs(&self, container: &ContainerRef, options: LogOptions) -> Result<BoxStream<'static, Bytes>, Status> {
@@ -140,6 +177,10 @@ impl PodStreams for Nodes {
             tail_lines: options.tail_lines,
             since: options.since,
             limit_bytes: options.limit_bytes,
+            source: options.stream.map(|stream| match stream {
+                LogStream::Stdout => Source::Stdout,
+                LogStream::Stderr => Source::Stderr,
+            }),
         };
         kubelet.logs(names(container), range).map_err(status)
     }
@@ -159,7 +200,7 @@ impl PodStreams for Nodes {
     }
 }
 
-struct Shared(Arc<Mutex<kubelet::program::Output>>);
+struct Shared(Arc<Mutex<Output>>);
 
 impl AsyncWrite for Shared {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<std::io::Result<usize>> {
@@ -174,7 +215,7 @@ impl AsyncWrite for Shared {
     }
 }
 
-fn shared_terminal(output: kubelet::program::Output) -> (kubelet::program::Output, kubelet::program::Output) {
+fn shared_terminal(output: Output) -> (Output, Output) {
     let shared = Arc::new(Mutex::new(output));
     (Box::new(Shared(shared.clone())), Box::new(Shared(shared)))
 }

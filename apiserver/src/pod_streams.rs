@@ -16,6 +16,8 @@ pub struct ContainerRef {
     pub namespace: String,
     /// The pod's name.
     pub pod: String,
+    /// The pod's UID.
+    pub uid: String,
     /// The node it is bound to.
     pub node: String,
     /// The container's name; the API server has filled in the default.
@@ -60,6 +62,17 @@ pub struct LogOptions {
     pub since: Option<jiff::Timestamp>,
     /// Only so many bytes.
     pub limit_bytes: Option<u64>,
+    /// Only what went to one of the outputs.
+    pub stream: Option<LogStream>,
+}
+
+/// One of a container's outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
 }
 
 /// Both directions of a connection.
@@ -69,7 +82,12 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 /// The nodes, as the API server sees them.
 #[async_trait]
 pub trait PodStreams: Send + Sync + 'static {
-    /// Runs a command; the exit code when it has ended.
+    /// Whether [`exec`](Self::exec) or [`attach`](Self::attach) would find the container, for protocols that tell before they begin.
+    async fn check(&self, container: &ContainerRef, attach: bool) -> Result<(), Status> {
+        let _ = (container, attach);
+        Ok(())
+    }
+    /// Runs a command; the exit code when it has ended. Dropping the future ends the command.
     async fn exec(&self, container: &ContainerRef, command: Vec<String>, streams: ExecStreams) -> Result<i32, Status>;
     /// Joins the container's own standard streams; returns the exit code when the container has ended.
     async fn attach(&self, container: &ContainerRef, streams: ExecStreams) -> Result<i32, Status>;

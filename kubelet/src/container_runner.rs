@@ -350,7 +350,7 @@ impl Runner {
             let (_keep, signals) = watch::channel(0);
             let command = exec.command.clone().unwrap_or_default();
             let (stdin, stdout) = (Box::new(tokio::io::empty()), Box::new(tokio::io::sink()));
-            instance.exec(command, stdin, stdout, Box::new(tokio::io::sink()), false, signals).await;
+            instance.exec(command, stdin, stdout, Box::new(tokio::io::sink()), None, signals).await;
         }
         if let Some(get) = &hook.http_get {
             let probe = core::Probe { http_get: Some(get.clone()), failure_threshold: Some(1), ..Default::default() };

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 /// Largest tree in bytes; writes beyond it fail with "No space left on device".
-pub const CAPACITY: usize = 64 << 20;
+pub const CAPACITY: usize = 256 << 20;
 
 /// A file tree with other trees mounted in it. Cheap to clone: all clones are one tree.
 #[derive(Clone, Debug, Default)]

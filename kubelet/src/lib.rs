@@ -24,5 +24,6 @@ mod virtual_runtime;
 mod volumes;
 
 pub use kubelet::{Clock, Config, Kubelet, SandboxHooks, StartError};
-pub use streams::{LogRange, StreamError};
+pub use logs::Source;
+pub use streams::{Attached, Exec, LogRange, StreamError};
 pub use virtual_runtime::{FUNCTION_IMAGE, Functions};

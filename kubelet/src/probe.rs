@@ -102,7 +102,7 @@ async fn attempt(probe: &core::Probe, target: &Target<'_>) -> Result<(), Unhealt
         let (_keep, signals) = watch::channel(0);
         let (input, output) = (Box::new(tokio::io::empty()), Box::new(tokio::io::sink()));
         let command = exec.command.clone().unwrap_or_default();
-        let code = target.instance.exec(command, input, output, Box::new(tokio::io::sink()), false, signals).await;
+        let code = target.instance.exec(command, input, output, Box::new(tokio::io::sink()), None, signals).await;
         return if code == 0 { Ok(()) } else { Err(format!("command exited with status {code}").into()) };
     }
     if let Some(grpc) = &probe.grpc {

@@ -15,6 +15,15 @@ pub type Output = Box<dyn AsyncWrite + Send + Sync + Unpin>;
 /// What a program ends with: 0 is success, 128+n is death by signal n, 127 is command not found.
 pub type ExitStatus = i32;
 
+/// A terminal's size in characters; 0 by 0 is one that nobody has told, as with a kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TerminalSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub columns: u16,
+}
+
 /// The world as a program in a container sees it.
 pub struct Container {
     /// Command and arguments; `args[0]` is the program's name.
@@ -31,6 +40,8 @@ pub struct Container {
     pub stderr: Output,
     /// Whether the standard streams are a terminal.
     pub tty: bool,
+    /// The terminal's size, as whoever brought the terminal said last.
+    pub window: watch::Receiver<TerminalSize>,
     /// The pod's network: shared by its containers.
     pub host: Host,
     /// The container's file tree.

@@ -4,9 +4,10 @@
 //! program ([`Functions`]); every other image is represented by a stand-in that listens on the declared ports.
 
 use crate::files::Files;
-use crate::logs::Log;
-use crate::program::{Container, ExitStatus, Input, Output, Program, Programs};
-use crate::programs::{images, standin};
+use crate::logs::{Log, Source};
+use crate::program::{Container, ExitStatus, Input, Output, Program, Programs, TerminalSize};
+use crate::programs::stdio::SharedOutput;
+use crate::programs::{images, launch, standin};
 use bytes::Bytes;
 use futures::FutureExt;
 use jiff::Timestamp;
@@ -16,7 +17,7 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use tokio::io::{AsyncWriteExt, DuplexStream};
+use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 
 /// Prefix of the image name of an in-process pod; the rest is the function's name in [`Functions`].
@@ -122,7 +123,9 @@ pub(crate) struct Instance {
     signals: Arc<watch::Sender<i32>>,
     exited: watch::Receiver<Option<ExitStatus>>,
     task: tokio::task::AbortHandle,
-    stdin: Mutex<Option<DuplexStream>>,
+    /// The writing end of its standard input, for everybody who attaches.
+    stdin: Mutex<Option<SharedOutput>>,
+    window: watch::Sender<TerminalSize>,
     pub(crate) tty: bool,
     pub(crate) stdin_once: bool,
     pub(crate) log: Log,
@@ -145,17 +148,19 @@ impl Instance {
         let tty = spec.tty == Some(true);
         let (stdin, input): (_, Input) = if spec.stdin == Some(true) {
             let (ours, theirs) = tokio::io::duplex(64 << 10);
-            (Some(ours), Box::new(theirs))
+            (Some(SharedOutput::new(ours)), Box::new(theirs))
         } else {
             (None, Box::new(tokio::io::empty()))
         };
         let (signals, received) = watch::channel(0);
+        let (window, size) = watch::channel(TerminalSize::default());
+        // A terminal is one device.
+        let errors = if tty { Source::Stdout } else { Source::Stderr };
         let container = surroundings.container(
             resolved.args,
             input,
-            Box::new(log.writer(now.clone())),
-            Box::new(log.writer(now)),
-            tty,
+            (Box::new(log.writer(Source::Stdout, now.clone())), Box::new(log.writer(errors, now))),
+            tty.then_some(size),
             received,
         );
         let (exit, exited) = watch::channel(None);
@@ -171,6 +176,7 @@ impl Instance {
             exited,
             task: task.abort_handle(),
             stdin: Mutex::new(stdin),
+            window,
             tty,
             stdin_once: spec.stdin_once == Some(true),
             log,
@@ -201,20 +207,23 @@ impl Instance {
         self.log.end();
     }
 
-    /// Runs one more command in the container.
+    /// Runs one more command in the container, on a terminal if there is one.
     pub(crate) async fn exec(
         &self,
         command: Vec<String>,
         stdin: Input,
         stdout: Output,
-        mut stderr: Output,
-        tty: bool,
+        stderr: Output,
+        terminal: Option<watch::Receiver<TerminalSize>>,
         signals: watch::Receiver<i32>,
     ) -> ExitStatus {
         let name = command.first().cloned().unwrap_or_default();
-        match self.surroundings.programs.program(&name) {
+        let mut container = self.surroundings.container(command, stdin, (stdout, stderr), terminal, signals);
+        let mut args = std::mem::take(&mut container.args);
+        let program = launch::find(&container, &mut args);
+        container.args = args;
+        match program {
             Some(program) => {
-                let container = self.surroundings.container(command, stdin, stdout, stderr, tty, signals);
                 let mut exited = self.exited.clone();
                 tokio::select! {
                     status = run(program, container) => status,
@@ -223,21 +232,34 @@ impl Instance {
                 }
             }
             None => {
-                let text = format!("exec: {name:?}: executable file not found in $PATH\n");
-                let _ = stderr.write_all(text.as_bytes()).await;
-                127
+                // What a container runtime says, and the exit statuses of a shell.
+                let is_there = name.contains('/') && container.files.kind(&container.path(&name)).is_some();
+                let (why, status) = match (is_there, name.contains('/')) {
+                    (true, _) => ("permission denied", 126),
+                    (false, true) => ("no such file or directory", 127),
+                    (false, false) => ("executable file not found in $PATH", 127),
+                };
+                let text = format!("exec: {name:?}: {why}\n");
+                let _ = container.stderr.write_all(text.as_bytes()).await;
+                let _ = container.stderr.flush().await;
+                status
             }
         }
     }
 
-    /// The writing end of the container's standard input, once.
-    pub(crate) fn take_stdin(&self) -> Option<DuplexStream> {
-        self.stdin.lock().take()
+    /// The writing end of the container's standard input; none without `stdin: true`, or once it has ended.
+    pub(crate) fn stdin(&self) -> Option<SharedOutput> {
+        self.stdin.lock().clone()
     }
 
-    /// Gives it back for the next one to attach (`stdinOnce: false`).
-    pub(crate) fn return_stdin(&self, stdin: DuplexStream) {
-        *self.stdin.lock() = Some(stdin);
+    /// Ends the container's standard input, when nobody who is attached holds it any longer.
+    pub(crate) fn end_stdin(&self) {
+        self.stdin.lock().take();
+    }
+
+    /// Tells the size of the container's terminal.
+    pub(crate) fn resize(&self, size: TerminalSize) {
+        self.window.send_replace(size);
     }
 }
 
@@ -246,9 +268,8 @@ impl Surroundings {
         &self,
         args: Vec<String>,
         stdin: Input,
-        stdout: Output,
-        stderr: Output,
-        tty: bool,
+        (stdout, stderr): (Output, Output),
+        terminal: Option<watch::Receiver<TerminalSize>>,
         signals: watch::Receiver<i32>,
     ) -> Container {
         Container {
@@ -258,7 +279,8 @@ impl Surroundings {
             stdin,
             stdout,
             stderr,
-            tty,
+            tty: terminal.is_some(),
+            window: terminal.unwrap_or_else(|| watch::channel(TerminalSize::default()).1),
             host: self.host.clone(),
             files: self.files.clone(),
             hostname: self.hostname.clone(),

@@ -12,5 +12,6 @@ mod pods;
 mod proxy;
 mod reachability_test;
 mod snapshot;
+mod streams;
 mod support;
 mod walk;

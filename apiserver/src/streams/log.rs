@@ -1,6 +1,6 @@
 //! `GET …/log`: a container's output as a chunked text.
 
-use crate::pod_streams::{ContainerRef, LogOptions, PodStreams};
+use crate::pod_streams::{ContainerRef, LogOptions, LogStream, PodStreams};
 use crate::request::Query;
 use crate::status::{FieldError, Status};
 use axum::body::Body;
@@ -13,16 +13,16 @@ use std::convert::Infallible;
 pub(super) async fn answer(
     streams: &dyn PodStreams,
     container: &ContainerRef,
-    query: &Query,
-    now: jiff::Timestamp,
+    options: LogOptions,
 ) -> Result<Response, Status> {
-    let logs = streams.logs(container, options(query, now)?).await?;
+    let logs = streams.logs(container, options).await?;
     let mut response = Response::new(Body::from_stream(logs.map(Ok::<_, Infallible>)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     Ok(response)
 }
 
-fn options(query: &Query, now: jiff::Timestamp) -> Result<LogOptions, Status> {
+/// The options of a request, checked.
+pub(super) fn options(query: &Query, now: jiff::Timestamp) -> Result<LogOptions, Status> {
     let mut errors = Vec::new();
     let mut number = |name: &str, least: i64| -> Option<u64> {
         let text = query.text(name)?;
@@ -47,6 +47,19 @@ fn options(query: &Query, now: jiff::Timestamp) -> Result<LogOptions, Status> {
             "at most one of `sinceTime` or `sinceSeconds` may be specified",
         ));
     }
+    let stream = match query.text("stream") {
+        None | Some("All") => None,
+        Some("Stdout") => Some(LogStream::Stdout),
+        Some("Stderr") => Some(LogStream::Stderr),
+        Some(other) => {
+            errors.push(FieldError::not_supported("stream", &other.into(), &["All", "Stderr", "Stdout"]));
+            None
+        }
+    };
+    if stream.is_some() && tail_lines.is_some() {
+        let detail = "`tailLines` and specific `stream` are mutually exclusive for now";
+        errors.push(FieldError::forbidden("tailLines", detail));
+    }
     if !errors.is_empty() {
         return Err(Status::invalid("", "PodLogOptions", "", &errors));
     }
@@ -58,5 +71,6 @@ fn options(query: &Query, now: jiff::Timestamp) -> Result<LogOptions, Status> {
         tail_lines,
         since: since_time.and_then(|(_, time)| time.ok()).or_else(|| since_seconds.and_then(ago)),
         limit_bytes,
+        stream,
     })
 }

@@ -1,4 +1,4 @@
-//! SPDY/3.1 frames, as far as port-forwarding speaks them: streams, data, pings, the end.
+//! SPDY/3.1 frames, as far as Kubernetes speaks them: streams, data, pings, the end. Who moves them is [`super::spdy_connection`].
 //!
 //! Follows the SPDY Protocol Draft 3.1. No flow control (no WINDOW_UPDATE, no SETTINGS): Kubernetes' clients use none here, the
 //! connection beneath has its own. A decoder never panics and never buffers more than [`LARGEST_FRAME`].
@@ -13,6 +13,9 @@ const DICTIONARY: &[u8] = include_bytes!("spdy3.dictionary");
 pub(super) const LARGEST_FRAME: usize = 1 << 20;
 /// Decompressed headers longer than this end the connection.
 const LONGEST_HEADERS: usize = 64 << 10;
+
+/// Status of a RST_STREAM: the stream was not taken (section 2.6.3).
+pub(super) const REFUSED_STREAM: u32 = 3;
 
 const VERSION: u16 = 0x8003;
 const FIN: u8 = 1;
@@ -50,6 +53,8 @@ pub(super) enum SpdyError {
     Headers,
     #[error("a SPDY frame is too short for its type")]
     Short,
+    #[error("SPDY stream {0} cannot be opened: a client's are odd, each higher than the last")]
+    StreamId(u32),
 }
 
 /// Bytes in, frames out.
@@ -210,6 +215,22 @@ pub(super) fn data(stream: u32, data: &[u8], fin: bool) -> Bytes {
 pub(super) fn ping(id: u32) -> Bytes {
     let mut frame = control(6, 4);
     frame.put_u32(id);
+    frame.freeze()
+}
+
+/// Ends a stream in both directions at once.
+pub(super) fn reset(stream: u32, status: u32) -> Bytes {
+    let mut frame = control(3, 8);
+    frame.put_u32(stream);
+    frame.put_u32(status);
+    frame.freeze()
+}
+
+/// The end of the connection; 0 is a good one, 1 a protocol error.
+pub(super) fn go_away(last: u32, status: u32) -> Bytes {
+    let mut frame = control(7, 8);
+    frame.put_u32(last);
+    frame.put_u32(status);
     frame.freeze()
 }
 

@@ -20,6 +20,8 @@ mod proxies;
 mod quota;
 mod races;
 mod reads;
+mod stream_client;
+mod streams;
 mod support;
 mod upstream;
 mod watches;

@@ -9,6 +9,8 @@ use crate::program::Container;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use sha2::Digest;
+use std::io;
+use tokio::io::AsyncReadExt;
 
 pub(super) const TOOLS: &[Tool] = &[
     Tool::new("base64", |c| Box::pin(base64(c))),
@@ -51,9 +53,9 @@ async fn digest<D: Digest>(c: &mut Container) -> Outcome {
         c.args[1..].iter().filter(|arg| !arg.starts_with('-') || *arg == "-").cloned().collect();
     let mut status = 0;
     for operand in or_stdin(&operands) {
-        match c.content(&operand).await {
-            Ok(bytes) => {
-                let digest: String = D::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        match sum::<D>(c, &operand).await {
+            Ok(digest) => {
+                let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
                 c.print(format!("{digest}  {operand}\n")).await?;
             }
             Err(error) => {
@@ -63,4 +65,18 @@ async fn digest<D: Digest>(c: &mut Container) -> Outcome {
         }
     }
     Ok(status)
+}
+
+/// The digest of an operand, read piece by piece: a file may be larger than what a program may hold.
+async fn sum<D: Digest>(c: &mut Container, operand: &str) -> io::Result<Vec<u8>> {
+    let mut input = c.open(operand)?;
+    let mut digest = D::new();
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match input.read(&mut buffer).await? {
+            0 => return Ok(digest.finalize().to_vec()),
+            length => digest.update(&buffer[..length]),
+        }
+        tokio::task::coop::consume_budget().await;
+    }
 }

@@ -29,7 +29,7 @@ pub(super) const TOOLS: &[Tool] = &[
 const ARGUMENTS: usize = 1000;
 
 /// The program that a command line names: built in, or a script of the file tree.
-pub(super) fn find(container: &Container, args: &mut Vec<String>) -> Option<Arc<dyn Program>> {
+pub(crate) fn find(container: &Container, args: &mut Vec<String>) -> Option<Arc<dyn Program>> {
     let name = args.first()?.clone();
     let path = container.path(&name);
     if name.contains('/') && matches!(container.files.kind(&path), Some(Kind::File { mode, .. }) if mode & 0o111 != 0) {
@@ -50,6 +50,7 @@ fn successor(container: &mut Container, args: Vec<String>) -> Container {
         stdout: std::mem::replace(&mut container.stdout, Box::new(tokio::io::sink())),
         stderr: std::mem::replace(&mut container.stderr, Box::new(tokio::io::sink())),
         tty: container.tty,
+        window: container.window.clone(),
         host: container.host.clone(),
         files: container.files.clone(),
         hostname: container.hostname.clone(),
@@ -93,6 +94,7 @@ impl Surroundings {
             stdout: Box::new(output.clone()),
             stderr: Box::new(output.clone()),
             tty: false,
+            window: tokio::sync::watch::channel(Default::default()).1,
             host: self.host.clone(),
             files: self.files.clone(),
             hostname: self.hostname.clone(),

@@ -19,8 +19,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 /// Bytes a pipe holds before its writer waits, as on Linux.
 const PIPE_CAPACITY: usize = 64 << 10;
 
-/// Bytes of a file or stream a program may hold in memory at once: no more than a file tree can.
-pub(crate) const MEMORY: usize = crate::files::CAPACITY + (1 << 20);
+/// Bytes of a file or stream a program may hold in memory at once, beside what is in its file tree.
+pub(crate) const MEMORY: usize = 65 << 20;
 
 /// What a tool ends with: its exit status, or the error that ended it.
 pub(crate) type Outcome = io::Result<ExitStatus>;

@@ -35,11 +35,12 @@ pub(super) const TOOLS: &[Tool] = &[
     Tool::new("reset", |c| Box::pin(clear(c))),
     Tool::new("seq", |c| Box::pin(seq(c))),
     Tool::new("sleep", |c| Box::pin(sleep(c))),
-    Tool::new("stty", |_| Box::pin(async { Ok(0) })),
+    Tool::new("stty", |c| Box::pin(stty(c))),
     Tool::new("sync", |_| Box::pin(async { Ok(0) })),
     Tool::new("test", |c| Box::pin(super::shell::test(c))),
     Tool::new("true", |_| Box::pin(async { Ok(0) })),
     Tool::new("tty", |c| Box::pin(tty(c))),
+    Tool::new("ttysize", |c| Box::pin(tty_size(c))),
     Tool::new("uname", |c| Box::pin(uname(c))),
     Tool::new("uptime", |c| Box::pin(line(c, " up 0 min,  load average: 0.00, 0.00, 0.00"))),
     Tool::new("usleep", |c| Box::pin(usleep(c))),
@@ -98,6 +99,33 @@ async fn tty(c: &mut Container) -> Outcome {
     let terminal = c.tty;
     line(c, if terminal { "/dev/pts/0" } else { "not a tty" }).await?;
     Ok(i32::from(!terminal))
+}
+
+/// Says the terminal's size; all settings are taken and mean nothing, since the line discipline here has none.
+async fn stty(c: &mut Container) -> Outcome {
+    if !c.tty {
+        return refuse(c, "standard input: Not a tty", 1).await;
+    }
+    let size = *c.window.borrow();
+    match c.args.get(1).map(String::as_str) {
+        Some("size") => line(c, &format!("{} {}", size.rows, size.columns)).await,
+        None | Some("-a") => {
+            line(c, &format!("speed 38400 baud; rows {}; columns {}; line = 0;", size.rows, size.columns)).await
+        }
+        Some(_) => Ok(0),
+    }
+}
+
+/// BusyBox' `ttysize`: columns and rows; those of a VT100 where there is no terminal.
+async fn tty_size(c: &mut Container) -> Outcome {
+    let size = *c.window.borrow();
+    let (columns, rows) = if c.tty && size.columns > 0 { (size.columns, size.rows) } else { (80, 24) };
+    let text = match c.args.get(1).map(String::as_str) {
+        Some("w") => columns.to_string(),
+        Some("h") => rows.to_string(),
+        _ => format!("{columns} {rows}"),
+    };
+    line(c, &text).await
 }
 
 async fn basename(c: &mut Container) -> Outcome {

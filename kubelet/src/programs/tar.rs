@@ -1,16 +1,16 @@
-//! `tar`: enough for `kubectl cp` both ways. Creating streams file by file; extracting reads the whole archive first, which can be no
-//! larger than the file tree it goes to.
+//! `tar`: enough for `kubectl cp` both ways. An archive streams through, whatever its size; only the member at hand is held in memory.
+//! Reading archives is in [`super::tar_reader`].
 
 use super::Tool;
 use super::listing::walk;
 use super::options::{Options, Order};
 use super::stdio::{Outcome, reason};
 use super::system::refuse;
+use super::tar_reader::{Members, What};
 use crate::files::{Kind, resolve};
 use crate::program::{Container, Output};
 use bytes::Bytes;
-use std::io::{self, Read};
-use tar::{Archive, Builder, EntryType, Header};
+use tar::{Builder, EntryType, Header};
 use tokio::io::AsyncWriteExt;
 
 pub(super) const TOOLS: &[Tool] = &[Tool::new("tar", |c| Box::pin(tar(c)))];
@@ -95,8 +95,11 @@ async fn create(c: &mut Container, options: &Options) -> Outcome {
             if options.has("v") {
                 c.complain(&name).await;
             }
-            builder.append_data(&mut header, &name, &content[..])?;
+            // The head through the builder, which knows about long names; the content past it, uncopied.
+            builder.append_data(&mut header, &name, std::io::empty())?;
             output.write_all(&std::mem::take(builder.get_mut())).await?;
+            output.write_all(&content).await?;
+            output.write_all(&[0; 512][..content.len().next_multiple_of(512) - content.len()]).await?;
         }
     }
     let end = builder.into_inner()?;
@@ -105,53 +108,23 @@ async fn create(c: &mut Container, options: &Options) -> Outcome {
     Ok(status)
 }
 
-/// One member of an archive.
-struct Member {
-    name: String,
-    directory: bool,
-    mode: u32,
-    content: Vec<u8>,
-}
-
-/// Reads an archive. Links and devices have no place in the tree: they are left out, and named.
-fn members(bytes: &[u8]) -> io::Result<(Vec<Member>, Vec<String>)> {
-    let mut archive = Archive::new(bytes);
-    let (mut members, mut left_out) = (Vec::new(), Vec::new());
-    for entry in archive.entries()? {
-        let mut entry = entry?;
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let directory = match entry.header().entry_type() {
-            EntryType::Regular | EntryType::Continuous => name.ends_with('/'),
-            EntryType::Directory => true,
-            EntryType::XGlobalHeader => continue,
-            _ => {
-                left_out.push(name);
-                continue;
-            }
-        };
-        let mode = entry.header().mode().unwrap_or(0o644) & 0o7777;
-        let mut content = Vec::new();
-        entry.read_to_end(&mut content)?;
-        members.push(Member { name, directory, mode, content });
-    }
-    Ok((members, left_out))
-}
-
 async fn extract(c: &mut Container, options: &Options) -> Outcome {
     let source = options.value("f").unwrap_or("-").to_owned();
-    let bytes = match c.content(&source).await {
-        Ok(bytes) => bytes,
+    let input = match c.open(&source) {
+        Ok(input) => input,
         Err(error) => return refuse(c, format!("can't open '{source}': {}", reason(&error)), 1).await,
     };
-    let (members, left_out) = match members(&bytes) {
-        Ok(members) => members,
-        Err(error) => return refuse(c, format!("invalid tar archive: {error}"), 1).await,
-    };
     let strip: usize = options.value("strip-components").and_then(|count| count.parse().ok()).unwrap_or(0);
-    for name in left_out {
-        refuse(c, format!("{name}: links are not supported, skipped"), 0).await?;
-    }
-    for member in members {
+    let mut members = Members::new(input);
+    loop {
+        let member = match members.next().await {
+            Ok(Some(member)) => member,
+            Ok(None) => return Ok(0),
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+                return refuse(c, format!("write error: {}", reason(&error)), 1).await;
+            }
+            Err(error) => return refuse(c, format!("invalid tar archive: {error}"), 1).await,
+        };
         let stripped: Vec<&str> = member.name.split('/').filter(|part| !part.is_empty()).skip(strip).collect();
         let name = stripped.join("/");
         let wanted = options.operands.is_empty()
@@ -162,33 +135,35 @@ async fn extract(c: &mut Container, options: &Options) -> Outcome {
         if name.is_empty() || !wanted {
             continue;
         }
+        if options.has("t") || options.has("v") {
+            c.print(format!("{}\n", member.name)).await?;
+        }
         if options.has("t") {
-            c.print(format!("{}\n", member.name)).await?;
-            continue;
-        }
-        if options.has("v") {
-            c.print(format!("{}\n", member.name)).await?;
-        }
-        if options.has("O") {
-            c.print(&member.content).await?;
             continue;
         }
         // `..` cannot climb out of the directory: it is resolved inside.
         let inside = resolve("/", &name);
         let path = format!("{}{inside}", c.cwd.trim_end_matches('/'));
-        let placed = match member.directory {
-            true => match c.files.kind(&path) {
-                Some(Kind::Directory) => Ok(()),
-                _ => c.files.make_directory(&path),
-            },
-            false => c.files.write(&path, member.content).and_then(|()| c.files.set_mode(&path, member.mode)),
+        let placed = match member.what {
+            What::File(content) if options.has("O") => {
+                c.print(&content).await?;
+                Ok(())
+            }
+            _ if options.has("O") => Ok(()),
+            What::File(content) => c.files.write(&path, content).and_then(|()| c.files.set_mode(&path, member.mode)),
+            What::Directory if c.files.kind(&path) == Some(Kind::Directory) => Ok(()),
+            What::Directory => c.files.make_directory(&path),
+            // The tree has no place for links and devices.
+            What::Other => {
+                refuse(c, format!("{}: links are not supported, skipped", member.name), 0).await?;
+                Ok(())
+            }
         };
         if let Err(error) = placed {
             return refuse(c, format!("can't open '{name}': {}", reason(&error)), 1).await;
         }
         tokio::task::coop::consume_budget().await;
     }
-    Ok(0)
 }
 
 #[cfg(test)]
@@ -209,6 +184,21 @@ mod tests {
         assert_eq!(machine.files.read("/out/sub/big").expect("unpacked").len(), 300_000);
         let listed = machine.sh("tar cf /tmp/x.tar src/a.txt; tar tf /tmp/x.tar; tar xOf /tmp/x.tar").await;
         assert_eq!(listed.stdout, "src/a.txt\nhello");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_archive_that_ends_too_early_or_is_too_large_is_refused() {
+        let machine = Machine::new();
+        let ran = machine.sh("echo hello > /a; tar cf - /a | head -c 514 | tar xf - -C /tmp").await;
+        assert_eq!(ran.status, 1, "{ran:?}");
+        assert!(ran.stderr.ends_with("tar: invalid tar archive: it ends too early\n"), "{ran:?}");
+        let mut header = tar::Header::new_gnu();
+        header.set_path("huge").expect("a path");
+        header.set_size(1 << 40);
+        header.set_cksum();
+        machine.files.write("/huge.tar", header.as_bytes().to_vec()).expect("room");
+        let ran = machine.sh("tar xf /huge.tar").await;
+        assert_eq!((ran.status, ran.stderr.as_str()), (1, "tar: write error: No space left on device\n"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! A cluster with the real kubectl beside it, and ways to say what commands are expected to print.
 
 pub(crate) mod http;
+pub(crate) mod pty;
 pub(crate) mod tools;
 pub(crate) mod transcript;
 

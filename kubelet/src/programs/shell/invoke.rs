@@ -300,6 +300,7 @@ impl Shell {
             stdout: Box::new(self.output(1)),
             stderr: Box::new(self.output(2)),
             tty: self.world.tty,
+            window: self.world.window.clone(),
             host: self.world.host.clone(),
             files: self.world.files.clone(),
             hostname: self.world.hostname.clone(),

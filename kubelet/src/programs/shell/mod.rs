@@ -77,6 +77,7 @@ struct World {
     hostname: String,
     programs: Arc<dyn Programs>,
     tty: bool,
+    window: watch::Receiver<crate::program::TerminalSize>,
     next_pid: AtomicU32,
     /// Never sends: programs of a script get signals from nobody.
     quiet: watch::Sender<i32>,
@@ -243,6 +244,7 @@ impl Shell {
             hostname: container.hostname,
             programs: container.programs,
             tty: container.tty,
+            window: container.window.clone(),
             next_pid: AtomicU32::new(7),
             quiet: watch::channel(0).0,
         };
