@@ -130,7 +130,7 @@ impl Forwarding {
     async fn may_forward_to(&self, pod: &Value) -> bool {
         let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let request = RequestInfo { name, verb: "create".to_owned(), ..self.info.clone() };
-        matches!(self.server.inner.config.authorizer.authorize(&self.user, &request).await, Decision::Allow)
+        matches!(self.server.inner.config.authorizer.authorize(&self.user, &request).await, Decision::Allow(_))
     }
 }
 

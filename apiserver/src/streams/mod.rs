@@ -186,7 +186,7 @@ async fn may_create(server: &ApiServer, user: &UserInfo, info: &RequestInfo) -> 
     }
     let request = RequestInfo { verb: "create".to_owned(), ..info.clone() };
     match server.inner.config.authorizer.authorize(user, &request).await {
-        Decision::Allow => Ok(()),
+        Decision::Allow(_) => Ok(()),
         Decision::Deny(reason) => {
             Err(Status::forbidden("", &info.resource, &info.name, &refusal(user, &request, &reason)))
         }
