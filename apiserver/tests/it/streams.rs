@@ -1,12 +1,9 @@
 //! exec, attach and port-forward at the edge: every protocol, against pods in memory.
 
 use crate::stream_client::{Client, Frame, Spdy, message};
-use crate::support::{Server, server};
-use apiserver::authentication::TokenAuthenticator;
+use crate::support::{Server, complete};
 use apiserver::pod_streams::{ContainerRef, Duplex, ExecStreams, LogOptions, LogStream, PodStreams};
-use apiserver::rbac::Rbac;
 use apiserver::status::Status;
-use apiserver::tokens::TokenSigner;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -134,12 +131,7 @@ impl PodStreams for Pods {
 
 /// A server with the pod `web` of two containers, on a node, and the pod `new` on none.
 async fn cluster() -> (Server, Pods) {
-    let server = server().await;
-    let (store, now) = (server.api.store().clone(), server.api.now());
-    let rbac = Rbac::start(store.clone(), |bytes| serde_json::from_slice(bytes).ok()).await;
-    let signer = Arc::new(TokenSigner::generate().expect("a key"));
-    let tokens = Arc::new(TokenAuthenticator::new(store, signer.clone(), "admin".to_owned(), move || now));
-    apiserver::install_defaults(&server.api, &rbac, &tokens, &signer);
+    let server = complete().await;
     let pods = Pods::default();
     server.api.set_pod_streams(Arc::new(pods.clone()));
     let containers = json!([{"name": "main", "image": "i:1"}, {"name": "dead", "image": "i:1"}]);
