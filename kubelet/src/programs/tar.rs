@@ -60,6 +60,7 @@ async fn create(c: &mut Container, options: &Options) -> Outcome {
     let mut builder = Builder::new(Vec::new());
     let mut status = 0;
     let mut told = false;
+    let mut is_empty = true;
     for operand in &options.operands {
         if c.files.kind(&c.path(operand)).is_none() {
             refuse(c, format!("{operand}: No such file or directory"), 1).await?;
@@ -96,14 +97,18 @@ async fn create(c: &mut Container, options: &Options) -> Outcome {
                 c.complain(&name).await;
             }
             // The head through the builder, which knows about long names; the content past it, uncopied.
+            is_empty = false;
             builder.append_data(&mut header, &name, std::io::empty())?;
             output.write_all(&std::mem::take(builder.get_mut())).await?;
             output.write_all(&content).await?;
             output.write_all(&[0; 512][..content.len().next_multiple_of(512) - content.len()]).await?;
         }
     }
-    let end = builder.into_inner()?;
-    output.write_all(&end).await?;
+    // Nothing was found: without the end of an archive `kubectl cp` waits for the exit status instead of taking it for an empty one.
+    if !is_empty || status == 0 {
+        let end = builder.into_inner()?;
+        output.write_all(&end).await?;
+    }
     output.flush().await?;
     Ok(status)
 }
