@@ -11,6 +11,44 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
+/// The columns of [`row`], after the name.
+pub(super) const COLUMNS: [&str; 8] =
+    ["Protocol", "Source", "Destination", "Endpoint", "Verdict", "Packets", "Bytes", "Idle"];
+
+/// The structural schema of one flow, for documents.
+pub(super) fn schema() -> Value {
+    let text = |description: &str| json!({"type": "string", "description": description});
+    let end = |description: &str| {
+        json!({"type": "object", "description": description, "properties": {
+            "ip": text("Its address."), "port": {"type": "integer", "description": "Its port; 0 where the protocol has none."},
+            "pod": text("NAMESPACE/NAME, if a pod has that address.")}})
+    };
+    let both = |description: &str| {
+        json!({"type": "object", "description": description, "properties": {
+            "there": {"type": "integer", "description": "From the source."},
+            "back": {"type": "integer", "description": "To the source."}}})
+    };
+    json!({"type": "object", "description": "A flow of the connection-tracking table.", "properties": {
+        "protocol": text("TCP, UDP, SCTP, ICMP or a number."),
+        "source": end("Who began."),
+        "frontend": end("The Service address that was asked for, if the flow was translated."),
+        "destination": end("Who receives."),
+        "sourceAsSeen": end("The source as the destination sees it, if that is another."),
+        "verdict": text("FORWARDED or DROPPED."),
+        "reason": text("Why it is dropped."),
+        "packets": both("Packets so far."),
+        "bytes": both("Bytes of IP packets so far."),
+        "idleSeconds": {"type": "number", "description": "Time since the last packet."}}})
+}
+
+/// One flow by its name.
+pub(super) fn get(sources: &Sources, name: &str) -> Result<Value, Status> {
+    let mut list = list(sources, &Query::default())?;
+    let items = list["items"].as_array_mut().into_iter().flatten();
+    let found = items.into_iter().find(|item| item["metadata"]["name"] == name).map(Value::take);
+    found.ok_or_else(|| Status::not_found(GROUP, "flows", name))
+}
+
 /// Lists the flows; `?verdict=dropped|forwarded` and `?pod=NAMESPACE/NAME` narrow the list.
 pub(super) fn list(sources: &Sources, query: &Query) -> Result<Value, Status> {
     alive(&sources.policy)?;

@@ -27,8 +27,9 @@ mod tunnel;
 
 use crate::nodes::Nodes;
 use apiserver::ApiServer;
-use apiserver::extension::{VirtualRequest, VirtualResource};
+use apiserver::extension::{Connector, VirtualRequest, VirtualResource};
 use apiserver::registry::{Column, ResourceKind};
+use apiserver::schema::ObjectRef;
 use apiserver::schema::structural::object_type;
 use apiserver::status::{FieldError, Status};
 use async_trait::async_trait;
@@ -182,7 +183,12 @@ struct Listed(Arc<Sources>);
 #[async_trait]
 impl VirtualResource for Listed {
     async fn answer(&self, request: VirtualRequest<'_>) -> Result<Value, Status> {
-        flows::list(&self.0, request.query)
+        match request.info.name.as_str() {
+            "" => flows::list(&self.0, request.query),
+            // A list narrowed to one name by a field selector has a name too.
+            name if request.info.verb == "get" => flows::get(&self.0, name),
+            _ => Err(Status::bad_request("flows know no field selectors; narrow the list with verdict= and pod=")),
+        }
     }
 }
 
@@ -193,18 +199,33 @@ pub(crate) fn install(api: &ApiServer, sources: Sources) {
     ask(api, &sources, ("Trace", "traces"), trace::SCHEMA, trace::Trace);
     ask(api, &sources, ("NameLookup", "namelookups"), name_lookup::SCHEMA, name_lookup::NameLookup);
     ask(api, &sources, ("Reachability", "reachabilities"), reachability::SCHEMA, reachability::Reachability);
-    let text = |name: &'static str| Column::new(name, "string");
-    let columns = ["Protocol", "Source", "Destination", "Endpoint", "Verdict", "Packets", "Bytes", "Idle"].map(text);
-    api.add_kind(kind("Flow", "flows").with_verbs(&["list"]).with_table(columns, flows::row));
+    let columns = flows::COLUMNS.map(|name| Column::new(name, "string"));
+    let flow = kind("Flow", "flows").with_verbs(&["get", "list"]).with_table(columns, flows::row);
+    api.add_kind(flow.with_schema(object("Flow", &flows::schema())));
     api.set_virtual_resource(GROUP, VERSION, "flows", Arc::new(Listed(sources.clone())));
-    api.add_kind(kind("Tunnel", "tunnels").with_verbs(&["create"]));
-    api.set_connector(GROUP, VERSION, "tunnels", Arc::new(Tunnels(sources.clone())));
-    api.add_kind(kind("Capture", "captures").with_verbs(&["create"]));
-    api.set_connector(GROUP, VERSION, "captures", Arc::new(Captures(sources)));
+    stream(api, ("Tunnel", "tunnels"), "A TCP connection to ?to=HOST:PORT.", Arc::new(Tunnels(sources.clone())));
+    stream(api, ("Capture", "captures"), "Packets as they pass, as pcapng.", Arc::new(Captures(sources)));
 }
 
 fn kind(kind: &'static str, plural: &'static str) -> ResourceKind {
     ResourceKind::new(GROUP, VERSION, kind, plural).cluster_scoped()
+}
+
+/// The type of a kind.
+fn object(name: &str, schema: &Value) -> ObjectRef {
+    object_type(&format!("dev.coracle.net.{VERSION}.{name}"), schema).expect("the schema is structural")
+}
+
+/// A kind that is no object at all but a stream; its query says what is wanted.
+fn stream(
+    api: &ApiServer,
+    (name, plural): (&'static str, &'static str),
+    description: &str,
+    connector: Arc<dyn Connector>,
+) {
+    let schema = json!({"type": "object", "description": description, "properties": {}});
+    api.add_kind(kind(name, plural).with_verbs(&["create"]).with_schema(object(name, &schema)));
+    api.set_connector(GROUP, VERSION, plural, connector);
 }
 
 /// `fields`: name, type (`string`, `boolean`, `strings`, `objects`) and description of the spec's fields.
@@ -215,8 +236,7 @@ fn ask<Q: Question>(
     fields: &[(&str, &str, &str)],
     question: Q,
 ) {
-    let schema = object_type(&format!("dev.coracle.net.{VERSION}.{name}"), &schema(fields));
-    let kind = kind(name, plural).with_verbs(&["create"]).with_schema(schema.expect("the schema is structural"));
+    let kind = kind(name, plural).with_verbs(&["create"]).with_schema(object(name, &schema(fields)));
     api.add_kind(kind);
     api.set_virtual_resource(
         GROUP,
