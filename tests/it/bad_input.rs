@@ -78,7 +78,8 @@ async fn check(cluster: &Cluster, requests: impl IntoIterator<Item = Request>, e
         text.push_str(&format!("{what}\n  {answer}\n"));
     }
     // What differs from run to run.
-    let chance = Regex::new(r"(record \(|object meta: |current: |ResourceVersion in the precondition \()[0-9a-f-]+").expect("a pattern");
+    let chance = Regex::new(r"(record \(|object meta: |current: |ResourceVersion in the precondition \()[0-9a-f-]+")
+        .expect("a pattern");
     expected.assert_eq(&chance.replace_all(&text, "${1}…"));
 }
 
