@@ -1,6 +1,6 @@
 //! Role-based access control: roles and bindings from the store, compiled, and the question whether a user may do a thing.
 //!
-//! Follows Kubernetes' "Using RBAC Authorization". The compiled rules follow the store ([`crate::follow`]); before anything is denied
+//! Follows Kubernetes' "Using RBAC Authorization". The compiled rules follow the store (`crate::follow`); before anything is denied
 //! they are brought up to the newest revision, so that a binding works from the moment its write was answered. What a user may grant
 //! to others is decided in [`crate::rbac_escalation`].
 

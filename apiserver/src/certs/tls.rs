@@ -16,7 +16,7 @@ use std::time::Duration;
 
 impl CertificateAuthority {
     /// TLS with this serving certificate: HTTP/2 and HTTP/1.1. Client certificates are taken in any case; whether they are this
-    /// authority's is found out by [`Tls::peer`], so that the others are answered 401 instead of a broken connection.
+    /// authority's is found out by `Tls::peer`, so that the others are answered 401 instead of a broken connection.
     pub fn tls(&self, serving: Arc<ServingCertificate>) -> Result<Tls, CertificateError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = rustls::RootCertStore::empty();

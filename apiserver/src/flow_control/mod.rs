@@ -1,7 +1,7 @@
 //! API Priority and Fairness: each request belongs to a flow of a priority level; no flow starves another (KEP-1040).
 //!
 //! FlowSchemas say which requests belong together, PriorityLevelConfigurations how many of them are served at a time and what happens
-//! to more. Both are compiled into a view that follows the store ([`crate::follow`]); a request that finds a free seat costs a walk
+//! to more. Both are compiled into a view that follows the store (`crate::follow`); a request that finds a free seat costs a walk
 //! over that view and one atomic. Watches hold their seat until their answer has begun; streams take none.
 //!
 //! Unlike upstream, every request takes one seat however much it lists, and levels do not borrow from each other.

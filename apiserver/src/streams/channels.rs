@@ -100,11 +100,12 @@ pub(super) async fn run(socket: WebSocket, protocol: &str, command: RemoteComman
         if !status.is_empty() {
             let _ = status_sender.send(message(dialect.base64, STATUS, &status)).await;
         }
+        Ok(())
     };
     let sending = send_all(&mut sink, messages);
     let code = tokio::select! {
         // The first failure ends it: the command goes with the client.
-        ended = async { tokio::try_join!(async { Ok(output.await) }, sending) } => match ended {
+        ended = async { tokio::try_join!(output, sending) } => match ended {
             Ok(_) => close_code::NORMAL,
             Err(Gone) => return,
         },
