@@ -1,6 +1,6 @@
 //! The server under test: `coracle up` in a process and a directory of its own.
 
-use crate::client::{Address, Connection, post};
+use crate::client::{Address, Connection, get, post};
 use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,7 +9,10 @@ use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// For what the cluster does by itself.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A cluster that runs, with its state on disk.
 pub(crate) struct Server {
@@ -53,6 +56,13 @@ impl Server {
         let body = format!(r#"{{"metadata":{{"name":"{name}"}}}}"#);
         let answer = self.connect().await?.exchange(&post("/api/v1/namespaces", &body)).await?;
         ensure!(answer.code == 201, "the namespace {name}: {}", answer.code);
+        // Controllers write into it first; who counts what comes afterwards must not count that.
+        let path = format!("/api/v1/namespaces/{name}/configmaps/kube-root-ca.crt");
+        let (mut connection, deadline) = (self.connect().await?, Instant::now() + PATIENCE);
+        while connection.exchange(&get(&path)).await?.code != 200 {
+            ensure!(Instant::now() < deadline, "{path} has not been written");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         Ok(())
     }
 

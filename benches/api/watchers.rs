@@ -200,8 +200,12 @@ async fn paced(server: &Server, seen: &Seen) -> Result<(f64, f64)> {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let events = seen.events.borrow();
-    let times = events.iter().zip(sent).map(|(event, sent)| event.last.duration_since(sent).as_nanos() as u64);
-    let [p50, p99] = crate::veth::percentiles(times.collect());
+    let mut times = Vec::new();
+    for (event, sent) in events.iter().zip(sent) {
+        let time = event.last.checked_duration_since(sent).context("an event was told before it was written")?;
+        times.push(time.as_nanos() as u64);
+    }
+    let [p50, p99] = crate::veth::percentiles(times);
     Ok((p50 / 1e3, p99 / 1e3))
 }
 
