@@ -146,8 +146,7 @@ async fn a_method_or_a_form_that_is_not_there_is_refused_in_kubernetes_words() {
 #[tokio::test(start_paused = true)]
 async fn the_old_paths_of_watches_are_watches_still() {
     let (server, [_, second, _]) = three().await;
-    let mut lines =
-        server.watch(&format!("/api/v1/watch/namespaces/default/configmaps/a?timeoutSeconds=1"), "*/*").await;
+    let mut lines = server.watch("/api/v1/watch/namespaces/default/configmaps/a?timeoutSeconds=1", "*/*").await;
     assert_eq!(lines.short().await, "ADDED a");
     assert_eq!(lines.short().await, "the end");
     let mut lines =
