@@ -9,6 +9,9 @@ use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+/// The source port of a flow that is only thought of: the first of the dynamic ports (RFC 6335, 6).
+pub(super) const EPHEMERAL: u16 = 49_152;
+
 /// What somebody talks to, without the port.
 #[derive(Clone, Debug)]
 pub(super) enum Party {

@@ -1,6 +1,6 @@
 //! `PolicyReview`: may this flow pass, by which rule of which policy, and if not, how near came each rule.
 
-use super::place::{Party, Target, full_name};
+use super::place::{EPHEMERAL, Party, Target, full_name};
 use super::{Question, Refusal, Sources, alive, spec};
 use apiserver::status::FieldError;
 use async_trait::async_trait;
@@ -25,9 +25,6 @@ pub(super) const SCHEMA: &[(&str, &str, &str)] = &[
         "Policies (NAMESPACE/NAME, or the name of a ClusterNetworkPolicy) to leave out as if they were deleted.",
     ),
 ];
-
-/// The source port of a flow that is only thought of: one of those that clients use.
-const EPHEMERAL: u16 = 49_152;
 
 #[derive(Deserialize)]
 #[serde(default, rename_all = "camelCase")]

@@ -1,6 +1,6 @@
 //! `Reachability`: who can talk to whom, over all pairs of pods: computed, and if wanted measured by real connections.
 
-use super::place::{declared_ports, full_name, on_pod_network, pod_address, port, protocol_name};
+use super::place::{EPHEMERAL, declared_ports, full_name, on_pod_network, pod_address, port, protocol_name};
 use super::{Question, Refusal, Sources, alive, spec};
 use apiserver::status::FieldError;
 use async_trait::async_trait;
@@ -27,8 +27,6 @@ pub(super) const SCHEMA: &[(&str, &str, &str)] = &[
     ("absent", "strings", "Policies to leave out as if they were deleted. Not with probe."),
 ];
 
-/// The source port of a flow that is only thought of.
-const EPHEMERAL: u16 = 49_152;
 /// A pair that has not answered by then counts as cut off: every hop is within this process.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Probes at a time.

@@ -3,7 +3,7 @@
 //! The steps before the connection are worked out from the tables in force; with `spec.connect` the pod's own host then opens
 //! a TCP connection, and what became of it stands beside.
 
-use super::place::{Party, Target, full_name, protocol_name};
+use super::place::{EPHEMERAL, Party, Target, full_name, protocol_name};
 use super::{Question, Refusal, Sources, alive, spec};
 use apiserver::status::{FieldError, Status};
 use async_trait::async_trait;
@@ -26,8 +26,6 @@ pub(super) const SCHEMA: &[(&str, &str, &str)] = &[
     ("policies", "objects", "NetworkPolicies and ClusterNetworkPolicies to judge by as if they were applied."),
 ];
 
-/// The source port of a connection that is only thought of.
-const EPHEMERAL: u16 = 49_152;
 const TIMEOUTS: std::ops::RangeInclusive<u64> = 1..=60;
 
 #[derive(Deserialize)]

@@ -1,3 +1,5 @@
+//! Tables: an object of a kind that extends the API, and everything that is said of it.
+
 use super::super::tests::said;
 use super::*;
 
