@@ -145,9 +145,16 @@ async fn every_kubectl_runs_attaches_and_debugs_on_a_terminal() {
         first.args(["-qec", attach, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut first = first.spawn().expect("script runs");
         let (mut keys, screen) = (first.stdin.take().expect("a pipe"), first.stdout.take().expect("a pipe"));
-        keys.write_all(b"x=kept; echo th'ere'\r").await.expect("typed");
         let mut screen = BufReader::new(screen).lines();
-        while !screen.next_line().await.expect("readable").expect("a line").contains("there") {}
+        let mut shown = Vec::new();
+        // Keys typed before kubectl has put its terminal into raw mode may be lost on a slow machine: typed until they are answered.
+        let mut typing = tokio::time::interval(Duration::from_secs(5));
+        while !shown.last().is_some_and(|line: &String| line.contains("there")) {
+            tokio::select! {
+                _ = typing.tick() => keys.write_all(b"x=kept; echo th'ere'\r").await.expect("typed"),
+                line = screen.next_line() => shown.push(line.expect("readable").unwrap_or_else(|| panic!("{shown:?}"))),
+            }
+        }
         first.kill().await.expect("gone");
         let ran = pty::run(&bench.terminal, attach, &[("", "\recho $x-again\r"), ("kept-again", "exit\r")]).await;
         assert!(ran.stdout.contains("kept-again"), "{ran}");
