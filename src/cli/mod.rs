@@ -13,6 +13,7 @@ mod get;
 mod kubeconfig;
 mod logs;
 mod matrix;
+mod options;
 mod paths;
 mod proxy;
 mod question;
@@ -26,6 +27,7 @@ mod up;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use options::ClusterOptions;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -3,19 +3,14 @@
 use super::signals::{self, Signals};
 use anyhow::{Context, Result};
 use clap::Args;
-use coracle::Cluster;
 use rustix::process::{Pid, Signal, kill_process};
 use std::process::ExitCode;
 
 /// Run a command with a throw-away cluster around it
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Run {
-    /// Number of virtual nodes, 1 to 200
-    #[arg(long, default_value_t = 2)]
-    nodes: u32,
-    /// Seed of every choice, to repeat a run
-    #[arg(long)]
-    seed: Option<u64>,
+    #[command(flatten)]
+    options: super::ClusterOptions,
     /// Make NodePorts and load balancers reachable on loopback addresses
     #[arg(long)]
     host_ports: bool,
@@ -29,15 +24,13 @@ impl Run {
         let mut signals = Signals::new()?;
         let dir =
             tempfile::Builder::new().prefix("coracle-run-").tempdir().context("cannot make a temporary directory")?;
-        let mut builder = Cluster::builder()
-            .nodes(self.nodes)
+        let builder = self
+            .options
+            .builder()
             .api("127.0.0.1:0".parse().context("an address")?)
             .unix_socket(dir.path().join("api.sock"))
             .host_ports(self.host_ports)
             .forward_outside(true);
-        if let Some(seed) = self.seed {
-            builder = builder.seed(seed);
-        }
         let cluster = tokio::select! {
             started = builder.start() => started?,
             signal = signals.next() => return Ok(signals::exit_code(signal)),

@@ -26,9 +26,8 @@ const READY: &str = "ready";
 pub(crate) struct Up {
     #[command(flatten)]
     cluster: super::ClusterName,
-    /// Number of virtual nodes, 1 to 200
-    #[arg(long, default_value_t = 2)]
-    nodes: u32,
+    #[command(flatten)]
+    options: super::ClusterOptions,
     /// Keep everything in memory
     #[arg(long)]
     ephemeral: bool,
@@ -50,9 +49,6 @@ pub(crate) struct Up {
     /// Keep pods from reaching addresses outside the cluster
     #[arg(long)]
     no_outside: bool,
-    /// Seed of every choice, to repeat a run
-    #[arg(long)]
-    seed: Option<u64>,
     /// Say nothing on stderr, and "ready" on stdout when ready
     #[arg(long, hide = true)]
     announce: bool,
@@ -83,14 +79,8 @@ impl Up {
             (Some(dir), _) => Some(dir.clone()),
             (None, _) => Some(paths::data(&name)?),
         };
-        let mut builder = Cluster::builder()
-            .nodes(self.nodes)
-            .unix_socket(&socket)
-            .host_ports(true)
-            .forward_outside(!self.no_outside);
-        if let Some(seed) = self.seed {
-            builder = builder.seed(seed);
-        }
+        let mut builder =
+            self.options.builder().unix_socket(&socket).host_ports(true).forward_outside(!self.no_outside);
         if let Some(dir) = &data {
             builder = builder.data_dir(dir);
         }
@@ -174,22 +164,8 @@ impl Up {
         let opened = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&log);
         let mut file = opened.with_context(|| format!("cannot write {}", log.display()))?;
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["up", "--announce", "--name", &self.cluster.name, "--nodes", &self.nodes.to_string()]);
-        let flags = [
-            (self.ephemeral, "--ephemeral"),
-            (self.no_kubeconfig, "--no-kubeconfig"),
-            (self.no_outside, "--no-outside"),
-        ];
-        command.args(flags.iter().filter(|(given, _)| *given).map(|(_, flag)| flag));
-        for (flag, value) in [("--data-dir", &self.data_dir), ("--kubeconfig", &self.kubeconfig)] {
-            if let Some(value) = value {
-                command.arg(flag).arg(std::path::absolute(value)?);
-            }
-        }
-        let numbers = [("--api-port", self.api_port.map(u64::from)), ("--seed", self.seed)];
-        for (flag, value) in numbers.into_iter().filter_map(|(flag, value)| Some((flag, value?))) {
-            command.args([flag, &value.to_string()]);
-        }
+        // The same options, in the same directory.
+        command.args(std::env::args_os().skip(1).filter(|argument| argument != "--detach")).arg("--announce");
         // A group of its own: the terminal's Ctrl-C is not for it.
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file.try_clone()?);
         let mut child = command.spawn().context("cannot start the cluster's process")?;
