@@ -95,6 +95,8 @@ pub(crate) struct Core {
     pub(crate) taps: Taps,
     pub(crate) gateway: Option<GatewayState>,
     pub(crate) drops: BTreeMap<&'static str, u64>,
+    /// Packets delivered by the switch, and their bytes.
+    pub(crate) forwarded: (u64, u64),
     pub(crate) rng: SmallRng,
     pub(crate) seed: u64,
 }
@@ -135,6 +137,7 @@ impl Shared {
             taps: Taps::default(),
             gateway: None,
             drops: BTreeMap::new(),
+            forwarded: (0, 0),
             seed: rng.random(),
             rng,
         };
@@ -163,8 +166,11 @@ impl Shared {
         let mut core = self.core.lock();
         let now = Instant::now();
         core.now = core.now.max(now);
+        core.switch.flows.log.now = core.now;
         let result = deed(&mut core);
         core.pump();
+        let Core { switch, wakes, .. } = &mut *core;
+        switch.flows.log.collect(wakes);
         let is_earlier = core.arm();
         let outcome = after(&core, is_earlier);
         let wakes = if core.wakes.is_empty() { Wakes::default() } else { std::mem::take(&mut core.wakes) };
@@ -223,6 +229,8 @@ impl Core {
         let sent = self.taps.wants(ingress.tag).then(|| packet.bytes().to_vec());
         match self.switch.forward(&mut packet, ingress, self.now) {
             Ok((header, Outcome::Deliver(to))) => {
+                self.forwarded.0 += 1;
+                self.forwarded.1 += packet.len() as u64;
                 if !self.taps.is_empty() {
                     let to = self.tag(to);
                     self.taps.delivered(ingress.tag, to, sent.as_deref(), &packet, &header, self.now, &mut self.wakes);
@@ -320,6 +328,7 @@ impl Core {
         // Aborts its tasks.
         self.gateway = None;
         self.taps.close(&mut self.wakes);
+        self.switch.flows.log.close();
         self.timers.stop();
         self.inbox.clear();
         self.dirty.clear();

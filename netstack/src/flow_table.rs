@@ -7,6 +7,7 @@
 use crate::arena::{Arena, Id};
 use crate::flow::{PortTag, Reason};
 use crate::flow_key::{FlowKey, Map, Seeded, protocol};
+use crate::flow_log::{FlowChange, FlowEnd, FlowLog, Seen};
 use crate::network::FlowInfo;
 use crate::packet::{Header, flag};
 use crate::port::PortId;
@@ -140,8 +141,16 @@ impl Flow {
         self.replied
     }
 
-    /// Counts a packet and follows the protocol's state (RFC 9293, 3.3.2, as seen from outside).
-    pub(crate) fn see(&mut self, direction: Direction, header: &Header, length: usize, now: Instant) {
+    /// Counts a packet and follows the protocol's state (RFC 9293, 3.3.2, as seen from outside). What that is for the flow, if
+    /// it is anything.
+    pub(crate) fn see(
+        &mut self,
+        direction: Direction,
+        header: &Header,
+        length: usize,
+        now: Instant,
+    ) -> Option<FlowChange> {
+        let was_closing = self.is_closing();
         self.packets[direction as usize] += 1;
         self.bytes[direction as usize] += length as u64;
         self.last_seen = now;
@@ -151,10 +160,16 @@ impl Flow {
         if header.flags & flag::RST != 0 {
             self.reset = true;
         }
+        let was_replied = self.replied;
         match direction {
             Direction::Reply => self.replied = true,
             Direction::Original if self.replied => self.confirmed = true,
             Direction::Original => {}
+        }
+        if self.is_closing() != was_closing {
+            Some(FlowChange::Ended(if self.reset { FlowEnd::Reset } else { FlowEnd::Closed }))
+        } else {
+            (self.replied != was_replied).then_some(FlowChange::Answered)
         }
     }
 
@@ -210,6 +225,7 @@ pub(crate) struct FlowTable {
     earliest: Option<Instant>,
     capacity: usize,
     denied: usize,
+    pub(crate) log: FlowLog,
 }
 
 impl FlowTable {
@@ -221,6 +237,7 @@ impl FlowTable {
             earliest: None,
             capacity,
             denied: 0,
+            log: FlowLog::new(),
         }
     }
 
@@ -295,7 +312,23 @@ impl FlowTable {
             }
         }
         self.denied -= usize::from(!flow.was_accepted);
+        if flow.was_accepted && !flow.is_closing() {
+            let change = FlowChange::Ended(FlowEnd::Forgotten);
+            self.log.flow(&flow, Seen { change, direction: Direction::Original, flags: 0 });
+        }
         Some(flow)
+    }
+
+    /// How many flows there are, live or not given back yet.
+    pub(crate) fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Tells what happened to a flow.
+    pub(crate) fn tell(&mut self, id: FlowId, seen: Seen) {
+        if let Some(flow) = self.flows.get(id) {
+            self.log.flow(flow, seen);
+        }
     }
 
     /// Forgets what has been silent for too long.
@@ -377,7 +410,7 @@ mod tests {
         let mut flow = flow(number, now);
         for (direction, flags) in segments {
             let header = Header { key: flow.original, transport: 20, end: 40, flags: *flags, icmp: Icmp::Other };
-            flow.see(*direction, &header, 40, now);
+            let _ = flow.see(*direction, &header, 40, now);
         }
         flow
     }

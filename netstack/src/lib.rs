@@ -11,6 +11,7 @@ mod checksum;
 mod core;
 mod flow;
 mod flow_key;
+mod flow_log;
 mod flow_table;
 mod gateway;
 mod host;
@@ -32,6 +33,7 @@ mod timers;
 mod udp;
 
 pub use flow::*;
+pub use flow_log::{FlowChange, FlowEnd, FlowEvent, FlowEvents};
 pub use gateway::{Gateway, GatewayConfig};
 pub use host::Host;
 pub use network::*;

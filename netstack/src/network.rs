@@ -4,6 +4,7 @@ use crate::core::Shared;
 use crate::flow::{FiveTuple, Hooks, PortTag, Reason};
 use crate::gateway::{Gateway, GatewayConfig};
 use crate::host::Host;
+use crate::flow_log::FlowEvents;
 use crate::life::Life;
 use crate::port::Kind;
 use crate::raw::RawPort;
@@ -67,6 +68,23 @@ pub struct FlowInfo {
     pub bytes: [u64; 2],
     /// Time since the last packet.
     pub idle: Duration,
+}
+
+/// What a network has counted since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets the switch has delivered.
+    pub forwarded_packets: u64,
+    /// Their bytes.
+    pub forwarded_bytes: u64,
+    /// Flows that were let through.
+    pub flows_opened: u64,
+    /// First packets of flows that were not.
+    pub flows_refused: u64,
+    /// Flows in the table now.
+    pub flows: u64,
+    /// Events the flow log has told.
+    pub events: u64,
 }
 
 /// A packet seen by a [`Tap`].
@@ -160,6 +178,32 @@ impl Network {
     /// How many packets have been dropped, by reason.
     pub fn drops(&self) -> Vec<(Reason, u64)> {
         self.shared.with(|core| core.drops.iter().map(|(reason, count)| (Reason(reason), *count)).collect())
+    }
+
+    /// What has been counted.
+    pub fn counters(&self) -> Counters {
+        self.shared.with(|core| {
+            let log = &core.switch.flows.log;
+            let (flows_opened, flows_refused) = log.counts();
+            Counters {
+                forwarded_packets: core.forwarded.0,
+                forwarded_bytes: core.forwarded.1,
+                flows_opened,
+                flows_refused,
+                flows: core.switch.flows.len() as u64,
+                events: log.told(),
+            }
+        })
+    }
+
+    /// Follows what happens to flows: from the newest `last` events on that are still kept. `only_drops`: what was not delivered.
+    pub fn flow_events(&self, only_drops: bool, last: usize) -> FlowEvents {
+        self.shared.with(|core| core.switch.flows.log.events(only_drops, last))
+    }
+
+    /// How many events the flow log keeps (4096 unless told otherwise); 0 turns it off.
+    pub fn keep_flow_log(&self, events: usize) {
+        self.shared.with(|core| core.switch.flows.log.keep(events));
     }
 
     /// Captures packets of one port, or of all.

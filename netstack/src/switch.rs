@@ -7,6 +7,7 @@
 use crate::answer::Refusal;
 use crate::flow::{Filter, FiveTuple, Hooks, NewFlow, PortTag, Reason, Translate, Translation, Verdict};
 use crate::flow_key::{Address, FlowKey, Map, Seeded, address, is_loopback, is_unicast, is_v4, protocol};
+use crate::flow_log::{FlowChange, Seen};
 use crate::flow_table::{Direction, Flow, FlowId, FlowTable, Judgement};
 use crate::packet::{self, Checksums, Header, Icmp, Packet, be16, parse_quoted, set16};
 use crate::port::PortId;
@@ -239,10 +240,13 @@ impl Switch {
             flow.epoch = epoch;
         }
         let flow = self.flows.get_mut(id)?;
-        match flow.judgement {
-            Judgement::Accepted => {}
-            Judgement::Dropped(reason) => return Some(Outcome::Drop(reason)),
-            Judgement::Rejected(reason) => return Some(Outcome::Refuse(Refusal::Prohibited, reason)),
+        let (judgement, flags) = (flow.judgement, header.flags);
+        if let Judgement::Dropped(reason) | Judgement::Rejected(reason) = judgement {
+            self.flows.tell(id, Seen { change: FlowChange::Dropped(reason), direction, flags });
+            return Some(match judgement {
+                Judgement::Rejected(_) => Outcome::Refuse(Refusal::Prohibited, reason),
+                _ => Outcome::Drop(reason),
+            });
         }
         let (key, rewritten) = flow.rewrite(direction);
         let (exit, _) = if direction == Direction::Original { flow.to } else { flow.from };
@@ -259,11 +263,16 @@ impl Switch {
                     flow.epoch = epoch.wrapping_sub(1);
                     self.follow(id, direction, packet, header, now)
                 }
-                None => Some(Outcome::Drop(NO_ROUTE)),
+                None => {
+                    self.flows.tell(id, Seen { change: FlowChange::Dropped(NO_ROUTE), direction, flags });
+                    Some(Outcome::Drop(NO_ROUTE))
+                }
             };
         }
         let flow = self.flows.get_mut(id)?;
-        flow.see(direction, header, packet.len(), now);
+        if let Some(change) = flow.see(direction, header, packet.len(), now) {
+            self.flows.tell(id, Seen { change, direction, flags });
+        }
         self.flows.reclassify(id);
         if key != rewritten {
             rewrite(packet, header, &rewritten);
@@ -288,8 +297,26 @@ impl Switch {
         }
     }
 
-    /// The first packet of a flow.
+    /// The first packet of a flow, and what the log says of it.
     fn open(&mut self, packet: &mut Packet, header: &mut Header, from: Ingress, now: Instant) -> Outcome {
+        let (original, flags) = (header.key, header.flags);
+        let mut way = (original, None);
+        let outcome = self.try_open(packet, header, from, &mut way, now);
+        if let Outcome::Drop(reason) | Outcome::Refuse(_, reason) = outcome {
+            self.flows.log.refused((original, way.0), (from.tag, way.1), reason, flags);
+        }
+        outcome
+    }
+
+    /// `way`: how far it came, as the destination would have seen it, and by which port it would have left.
+    fn try_open(
+        &mut self,
+        packet: &mut Packet,
+        header: &mut Header,
+        from: Ingress,
+        way: &mut (FlowKey, Option<PortTag>),
+        now: Instant,
+    ) -> Outcome {
         if from.trust == Trust::Stack && self.route(header.key.dst) == Some(from.port) {
             return Outcome::Local;
         }
@@ -315,15 +342,18 @@ impl Switch {
         if is_loopback(translated.dst) || !is_unicast(translated.dst) {
             return Outcome::Drop(MARTIAN);
         }
+        way.0 = translated;
         let Some(exit) = self.exit(translated.dst) else {
             return Outcome::Drop(NO_ROUTE);
         };
+        way.1 = Some(exit.1);
         if let Some(src) = snat {
             translated.src = src;
         }
         if !self.choose_source_port(&original, &mut translated, now) {
             return Outcome::Drop(NO_FREE_PORT);
         }
+        way.0 = translated;
         let mut flow = Flow::new(original, translated, (from.port, from.tag), exit, now);
         flow.judgement = self.judge(&original, &translated, from.tag, exit.1);
         flow.epoch = self.epoch;
@@ -334,10 +364,10 @@ impl Switch {
             Judgement::Rejected(reason) => Outcome::Refuse(Refusal::Prohibited, reason),
         };
         if flow.was_accepted {
-            flow.see(Direction::Original, header, packet.len(), now);
-            if self.flows.insert(flow, now).is_none() {
-                return Outcome::Drop(TABLE_FULL);
-            }
+            let _ = flow.see(Direction::Original, header, packet.len(), now);
+            let flags = header.flags;
+            let Some(id) = self.flows.insert(flow, now) else { return Outcome::Drop(TABLE_FULL) };
+            self.flows.tell(id, Seen { change: FlowChange::Opened, direction: Direction::Original, flags });
             if original != translated {
                 rewrite(packet, header, &translated);
             }
