@@ -2,9 +2,9 @@
 
 use crate::core::Shared;
 use crate::flow::{FiveTuple, Hooks, PortTag, Reason};
+use crate::flow_log::FlowEvents;
 use crate::gateway::{Gateway, GatewayConfig};
 use crate::host::Host;
-use crate::flow_log::FlowEvents;
 use crate::life::Life;
 use crate::port::Kind;
 use crate::raw::RawPort;
