@@ -3,6 +3,7 @@
 //! Only wiring: which component gets which informer, identity, address and hook. What they do is in their crates.
 
 use crate::bootstrap;
+use crate::dns_options::DnsOptions;
 use crate::host_ports::HostPorts;
 use crate::identities;
 use crate::in_process::{self, client};
@@ -107,6 +108,7 @@ pub struct Builder {
     unix_socket: Option<PathBuf>,
     host_ports: bool,
     forward_outside: bool,
+    pub(crate) dns: DnsOptions,
 }
 
 impl Default for Builder {
@@ -120,6 +122,7 @@ impl Default for Builder {
             unix_socket: None,
             host_ports: false,
             forward_outside: false,
+            dns: DnsOptions::default(),
         }
     }
 }
@@ -206,6 +209,7 @@ impl Builder {
             ),
             None => None,
         };
+        let dns_sockets = self.dns.sockets().await?;
         let seed = self.seed.unwrap_or_else(rand::random);
         let start = k8s_openapi::jiff::Timestamp::now();
         let clock = Clock::starting_at(start);
@@ -305,10 +309,18 @@ impl Builder {
         let mut dns_config = dns::Config::new(ZONE);
         dns_config.seed = seed;
         dns_config.hosts = vec![("host.coracle.internal".to_owned(), self.addresses.host.into())];
-        if self.forward_outside {
-            dns_config.upstreams = dns::upstreams(&node_resolv_conf);
-        }
+        let usual = if self.forward_outside { dns::upstreams(&node_resolv_conf) } else { Vec::new() };
+        self.dns.apply(&mut dns_config, usual);
         let dns = Arc::new(dns::start(&informers, dns_config));
+        let dns_address = dns_sockets.as_ref().and_then(|sockets| sockets.local_addr().ok());
+        if let Some(sockets) = dns_sockets {
+            let serving = dns.clone();
+            tasks.spawn(async move {
+                if let Err(error) = serving.serve_machine(sockets).await {
+                    tracing::warn!(%error, "DNS is no longer reachable on the machine");
+                }
+            });
+        }
         let functions = Functions::default();
         functions.insert(bootstrap::DNS_FUNCTION, Arc::new(in_process::DnsServer(dns.clone())));
         progress("dns");
@@ -397,6 +409,7 @@ impl Builder {
             functions,
             pki,
             api_address,
+            dns_address,
             addresses: self.addresses,
             embedded,
             unix_socket: self.unix_socket,
@@ -447,6 +460,7 @@ pub struct Cluster {
     functions: Functions,
     pki: Pki,
     api_address: Option<SocketAddr>,
+    dns_address: Option<SocketAddr>,
     addresses: Addresses,
     embedded: Option<EmbeddedStore>,
     unix_socket: Option<PathBuf>,
@@ -483,6 +497,11 @@ impl Cluster {
     /// Where the API listens on the machine, if it does.
     pub fn api_address(&self) -> Option<SocketAddr> {
         self.api_address
+    }
+
+    /// Where the cluster's DNS answers on the machine, if it does.
+    pub fn dns_address(&self) -> Option<SocketAddr> {
+        self.dns_address
     }
 
     /// The owner's unix socket, if there is one.

@@ -5,6 +5,7 @@
 
 mod bootstrap;
 mod cluster;
+mod dns_options;
 mod fixture;
 mod host_ports;
 mod identities;
@@ -16,6 +17,7 @@ mod signer;
 mod snapshot;
 
 pub use cluster::{Addresses, Builder, Cluster, KUBERNETES_VERSION, ZONE};
+pub use dns_options::DnsPortError;
 pub use fixture::{FunctionPod, Output};
 pub use kubelet::program::{Container, ExitStatus, Program};
 pub use snapshot::PATH as SNAPSHOT_PATH;

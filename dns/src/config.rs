@@ -1,5 +1,6 @@
 //! Settings, and the upstream servers that a resolv.conf names.
 
+use hickory_proto::rr::Name;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ pub struct Config {
     /// Namespace and name of the Service in front of this server: the zone's NS record.
     pub service: (String, String),
     /// Addresses of this server beside those it serves: an upstream among them would ask itself.
-    pub own_addresses: Vec<IpAddr>,
+    pub own_addresses: Vec<SocketAddr>,
     /// How long one try at one upstream may take.
     pub upstream_timeout: Duration,
     /// How many tries a forwarded question has, over all upstreams.
@@ -84,6 +85,65 @@ pub fn upstreams(resolv_conf: &str) -> Vec<SocketAddr> {
     addresses.map(|ip| SocketAddr::new(ip, PORT)).take(MAX_NAMESERVERS).collect()
 }
 
+/// Why a setting cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingError {
+    /// No address of a server.
+    #[error("{0:?} is not the address of a server: write an IP address, or IP:PORT ([IPv6]:PORT)")]
+    Server(String),
+    /// No domain name.
+    #[error("{0:?} is not a domain name")]
+    Domain(String),
+    /// No `DOMAIN=SERVER,…`.
+    #[error("{0:?} is not DOMAIN=SERVER[,SERVER…]")]
+    StubDomain(String),
+    /// No `NAME=IP`.
+    #[error("{0:?} is not NAME=IP")]
+    Host(String),
+}
+
+/// Reads a server's address: `192.0.2.1`, `192.0.2.1:5353`, `fd00::53` or `[fd00::53]:5353`.
+///
+/// # Errors
+/// It is none.
+pub fn server(text: &str) -> Result<SocketAddr, SettingError> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let read = bare.parse().map(|ip: IpAddr| SocketAddr::new(ip, PORT)).or_else(|_| text.parse());
+    let wrong = || SettingError::Server(text.to_owned());
+    read.ok().filter(|server| server.port() != 0 && !server.ip().is_unspecified()).ok_or_else(wrong)
+}
+
+/// Reads a stub domain: `corp.example=192.0.2.1,192.0.2.2:5353`.
+///
+/// # Errors
+/// The form, the domain or a server is wrong.
+pub fn stub_domain(text: &str) -> Result<(String, Vec<SocketAddr>), SettingError> {
+    let (name, servers) = text.split_once('=').ok_or_else(|| SettingError::StubDomain(text.to_owned()))?;
+    Ok((domain(name)?, servers.split(',').map(|text| server(text.trim())).collect::<Result<_, _>>()?))
+}
+
+/// Reads a static name: `db.example.com=192.0.2.7`.
+///
+/// # Errors
+/// The form, the name or the address is wrong.
+pub fn static_host(text: &str) -> Result<(String, IpAddr), SettingError> {
+    let wrong = || SettingError::Host(text.to_owned());
+    let (name, address) = text.split_once('=').ok_or_else(wrong)?;
+    Ok((domain(name)?, address.trim().parse().map_err(|_| wrong())?))
+}
+
+fn domain(text: &str) -> Result<String, SettingError> {
+    let text = text.trim();
+    let good = |name: &Name| !text.is_empty() && (text == "." || !name.is_root()) && text.bytes().all(plain);
+    let read = Name::from_ascii(text).ok().filter(good);
+    read.map(|_| text.to_owned()).ok_or_else(|| SettingError::Domain(text.to_owned()))
+}
+
+/// What stands in names that people write; escapes and wildcards do not.
+fn plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,5 +155,30 @@ mod tests {
         let servers: Vec<String> = upstreams(text).iter().map(ToString::to_string).collect();
         assert_eq!(servers, ["192.0.2.1:53", "[fd00::53]:53", "192.0.2.2:53"]);
         assert!(upstreams("").is_empty());
+    }
+
+    #[test]
+    fn a_setting_is_read_or_the_error_says_what_is_allowed() {
+        for (text, address) in [
+            ("192.0.2.1", "192.0.2.1:53"),
+            ("192.0.2.1:5353", "192.0.2.1:5353"),
+            ("fd00::53", "[fd00::53]:53"),
+            ("[fd00::53]", "[fd00::53]:53"),
+            ("[fd00::53]:5353", "[fd00::53]:5353"),
+        ] {
+            assert_eq!(server(text).map(|server| server.to_string()).as_deref(), Ok(address));
+        }
+        for text in ["", "dns.example", "192.0.2.1:0", "192.0.2.1:65536", "0.0.0.0", "192.0.2.256", "tcp://192.0.2.1"] {
+            assert_eq!(server(text), Err(SettingError::Server(text.to_owned())));
+        }
+        let (domain, servers) = stub_domain("corp.example=192.0.2.1, 192.0.2.2:5353").unwrap();
+        assert_eq!((domain.as_str(), servers.len()), ("corp.example", 2));
+        assert_eq!(stub_domain("corp.example"), Err(SettingError::StubDomain("corp.example".to_owned())));
+        assert_eq!(stub_domain("corp.example="), Err(SettingError::Server(String::new())));
+        assert_eq!(stub_domain("a..b=192.0.2.1"), Err(SettingError::Domain("a..b".to_owned())));
+        assert_eq!(stub_domain("=192.0.2.1"), Err(SettingError::Domain(String::new())));
+        assert_eq!(static_host("db.example=192.0.2.7").unwrap().1.to_string(), "192.0.2.7");
+        assert_eq!(static_host("db.example=192.0.2.7:53"), Err(SettingError::Host("db.example=192.0.2.7:53".to_owned())));
+        assert_eq!(static_host("*.example=192.0.2.7"), Err(SettingError::Domain("*.example".to_owned())));
     }
 }

@@ -33,7 +33,7 @@ pub(crate) struct Forwarder {
     upstreams: Vec<SocketAddr>,
     /// The longest names first.
     stub_domains: Vec<(Name, Vec<SocketAddr>)>,
-    own_addresses: Mutex<Vec<IpAddr>>,
+    own_addresses: Mutex<Vec<SocketAddr>>,
     timeout: Duration,
     tries: usize,
     cache: Mutex<Cache>,
@@ -63,7 +63,7 @@ impl Forwarder {
         }
     }
 
-    pub(crate) fn add_own_addresses(&self, addresses: Vec<IpAddr>) {
+    pub(crate) fn add_own_addresses(&self, addresses: Vec<SocketAddr>) {
         let mut own = self.own_addresses.lock();
         for address in addresses {
             if !own.contains(&address) {
@@ -80,9 +80,8 @@ impl Forwarder {
             return Route::Nowhere;
         }
         let own = self.own_addresses.lock();
-        let is_own = |server: &SocketAddr| {
-            server.port() == PORT && (own.contains(&server.ip()) || service_ips.contains(&server.ip()))
-        };
+        let is_own =
+            |server: &SocketAddr| own.contains(server) || server.port() == PORT && service_ips.contains(&server.ip());
         let others: Vec<SocketAddr> = servers.iter().filter(|server| !is_own(server)).copied().collect();
         if others.is_empty() { Route::Loop } else { Route::To(others) }
     }
@@ -161,7 +160,7 @@ mod tests {
     #[test]
     fn an_own_address_among_the_upstreams_is_left_out_and_alone_it_is_a_loop() {
         let mut config = Config::new("cluster.local");
-        config.own_addresses = vec!["10.244.0.2".parse().unwrap()];
+        config.own_addresses = vec![at("10.244.0.2:53")];
         config.upstreams = vec![at("10.96.0.10:53"), at("10.244.0.2:53")];
         assert_eq!(route(&config, "example.com."), Route::Loop);
         config.upstreams.push(at("10.244.0.2:5353"));

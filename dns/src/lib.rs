@@ -1,8 +1,8 @@
 //! Cluster DNS: the zone `cluster.local` from Services and EndpointSlices, its server, and forwarding of all other names.
 //!
 //! [`start`] follows Services, EndpointSlices, Namespaces and Pods and keeps an immutable zone, swapped whole.
-//! [`Dns::serve`] answers UDP and TCP port 53 of an in-process host from it; [`Dns::answer`] answers one message for any
-//! other front end. Names outside the zone go to upstream servers over the operating system's sockets.
+//! [`Dns::serve`] answers UDP and TCP port 53 of an in-process host from it, [`Dns::serve_machine`] a port of the machine;
+//! [`Dns::answer`] answers one message for any other front end. Names outside the zone go to upstream servers over the operating system's sockets.
 //!
 //! Not here: which endpoints are ready (`controllers`), how a packet for the `kube-dns` ClusterIP finds this server
 //! (`proxy`), and what a pod's `resolv.conf` says (`kubelet`).
@@ -15,6 +15,7 @@ mod config;
 mod forward;
 mod hosts;
 mod lookup;
+mod machine;
 mod query;
 mod resolver;
 mod reverse;
@@ -25,7 +26,8 @@ mod upstream;
 mod wire;
 mod zone;
 
-pub use config::{Config, PodRecords, upstreams};
+pub use config::{Config, PodRecords, SettingError, server, static_host, stub_domain, upstreams};
+pub use machine::MachineSockets;
 pub use query::{Answer, AnswerRecord, QueryError};
 pub use sync::{Dns, Sources, start, start_with};
 pub use wire::Transport;

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use tracing::debug;
 
 /// ExternalNames that may point at one another.
@@ -76,7 +76,7 @@ impl Resolver {
     }
 
     /// This server is reachable at these addresses: nothing is forwarded there.
-    pub(crate) fn serves(&self, addresses: Vec<IpAddr>) {
+    pub(crate) fn serves(&self, addresses: Vec<SocketAddr>) {
         self.forwarder.add_own_addresses(addresses);
     }
 

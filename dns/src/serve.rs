@@ -8,12 +8,12 @@ use crate::resolver::{Begun, Resolver};
 use crate::wire::{Reply, Transport};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use netstack::{Host, TcpListener, TcpStream, UdpSocket};
+use netstack::{Host, UdpSocket};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -29,7 +29,7 @@ const IDLE: Duration = Duration::from_secs(10);
 pub(crate) async fn serve(resolver: Arc<Resolver>, host: Host) -> io::Result<()> {
     let socket = Arc::new(host.udp_bind(PORT)?);
     let listener = host.tcp_listen(PORT)?;
-    resolver.serves(host.addresses());
+    resolver.serves(host.addresses().into_iter().map(|ip| SocketAddr::new(ip, PORT)).collect());
     tokio::try_join!(serve_udp(resolver.clone(), socket), serve_tcp(resolver, listener))?;
     Ok(())
 }
@@ -71,13 +71,29 @@ async fn send(socket: &UdpSocket, reply: &Reply, to: SocketAddr) {
     }
 }
 
-async fn serve_tcp(resolver: Arc<Resolver>, listener: TcpListener) -> io::Result<()> {
+/// What TCP connections come from.
+pub(crate) trait Listener {
+    type Stream: AsyncRead + AsyncWrite + Send + 'static;
+
+    /// The next connection.
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Listener for netstack::TcpListener {
+    type Stream = netstack::TcpStream;
+
+    async fn accept(&self) -> io::Result<Self::Stream> {
+        Ok(netstack::TcpListener::accept(self).await?.0)
+    }
+}
+
+/// Serves a listener's connections until it fails.
+pub(crate) async fn serve_tcp(resolver: Arc<Resolver>, listener: impl Listener) -> io::Result<()> {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => {
-                let (stream, _) = accepted?;
-                connections.spawn(serve_connection(resolver.clone(), stream));
+                connections.spawn(serve_connection(resolver.clone(), accepted?));
             }
             Some(_) = connections.join_next() => {}
         }
@@ -86,7 +102,10 @@ async fn serve_tcp(resolver: Arc<Resolver>, listener: TcpListener) -> io::Result
 }
 
 /// Answers one connection's queries until the client closes it, or is silent for too long.
-async fn serve_connection(resolver: Arc<Resolver>, stream: TcpStream) -> io::Result<()> {
+async fn serve_connection(
+    resolver: Arc<Resolver>,
+    stream: impl AsyncRead + AsyncWrite,
+) -> io::Result<()> {
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut received = Vec::new();
     let mut waiting = FuturesUnordered::new();

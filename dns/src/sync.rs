@@ -4,6 +4,7 @@
 //! as one swap.
 
 use crate::config::Config;
+use crate::machine::{self, MachineSockets};
 use crate::resolver::Resolver;
 use crate::serve::serve;
 use crate::service::{Key, ServiceRecords};
@@ -85,6 +86,14 @@ impl Dns {
     /// The port is taken, or the host has been shut down.
     pub async fn serve(&self, host: Host) -> std::io::Result<()> {
         serve(self.resolver.clone(), host).await
+    }
+
+    /// Serves sockets of the operating system, until the future is dropped.
+    ///
+    /// # Errors
+    /// The operating system's, when it takes a socket away.
+    pub async fn serve_machine(&self, sockets: MachineSockets) -> std::io::Result<()> {
+        machine::serve(self.resolver.clone(), sockets).await
     }
 
     /// Answers one message, for other front ends. `None`: it is no request, say nothing.

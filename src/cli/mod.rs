@@ -6,6 +6,7 @@ mod apply;
 mod capture;
 mod delete;
 mod dig;
+mod dns_flags;
 mod exec;
 mod explain;
 mod flows;

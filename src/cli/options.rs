@@ -12,12 +12,14 @@ pub(crate) struct ClusterOptions {
     /// Seed of every choice, to repeat a run
     #[arg(long)]
     seed: Option<u64>,
+    #[command(flatten)]
+    dns: super::dns_flags::DnsFlags,
 }
 
 impl ClusterOptions {
     /// A builder with these options.
     pub(crate) fn builder(&self) -> Builder {
-        let mut builder = Cluster::builder().nodes(self.nodes);
+        let mut builder = self.dns.apply(Cluster::builder().nodes(self.nodes));
         if let Some(seed) = self.seed {
             builder = builder.seed(seed);
         }

@@ -19,6 +19,9 @@ pub(crate) struct State {
     pub(crate) pid: u32,
     pub(crate) api: String,
     pub(crate) socket: PathBuf,
+    /// Where DNS answers on the machine, if it does.
+    #[serde(default)]
+    pub(crate) dns: Option<std::net::SocketAddr>,
     /// Absent: everything is in memory.
     pub(crate) data: Option<PathBuf>,
     /// The kubeconfig its context was merged into.

@@ -32,7 +32,7 @@ impl Run {
             .host_ports(self.host_ports)
             .forward_outside(true);
         let cluster = tokio::select! {
-            started = builder.start() => started?,
+            started = builder.start() => started.map_err(super::dns_flags::hint)?,
             signal = signals.next() => return Ok(signals::exit_code(signal)),
         };
         let kubeconfig = dir.path().join("kubeconfig");
@@ -42,6 +42,7 @@ impl Run {
             .args(arguments)
             .env("KUBECONFIG", &kubeconfig)
             .env("CORACLE_SOCKET", dir.path().join("api.sock"))
+            .envs(cluster.dns_address().map(|address| ("CORACLE_DNS", address.to_string())))
             .kill_on_drop(true)
             .spawn();
         let status = match spawned {

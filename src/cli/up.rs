@@ -105,6 +105,7 @@ impl Up {
             pid: std::process::id(),
             api: format!("https://{api}"),
             socket: socket.clone(),
+            dns: cluster.dns_address(),
             data,
             kubeconfig: merged.clone(),
         };
@@ -114,6 +115,10 @@ impl Up {
         } else {
             say(&format!("ready in {:.0} ms\n", began.elapsed().as_secs_f64() * 1000.0));
             say(&format!("  API      https://{api}  and  {}", socket.display()));
+            if let Some(dns) = cluster.dns_address() {
+                let (ip, port) = (dns.ip(), dns.port());
+                say(&format!("  DNS      {dns}: dig @{ip} -p {port} kubernetes.default.svc.{}", coracle::ZONE));
+            }
             match &merged {
                 Some(path) => {
                     say(&format!("  context  {context} in {}", path.display()));
@@ -181,7 +186,8 @@ impl Up {
             bail!("the cluster's process ended ({status}):\n{}", said.trim_end());
         }
         let state = paths::running(&self.cluster.name)?;
-        say(&format!("ready: {} (process {}); `coracle down --name {}` stops it", state.api, state.pid, state.name));
+        let dns = state.dns.map(|address| format!(", DNS at {address}")).unwrap_or_default();
+        say(&format!("ready: {}{dns} (process {}); `coracle down --name {}` stops it", state.api, state.pid, state.name));
         Ok(())
     }
 }
@@ -214,6 +220,7 @@ fn port_taken(error: &anyhow::Error) -> bool {
         .chain()
         .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
         .any(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+        && !error.is::<coracle::DnsPortError>()
 }
 
 /// Removed with everything in it when the cluster ends.
@@ -261,11 +268,12 @@ pub(crate) async fn status(name: &str) -> Result<()> {
     if states.is_empty() {
         return Err(paths::running(name).err().unwrap_or_else(|| anyhow::anyhow!("no cluster is running")));
     }
-    let mut text = format!("{:<16} {:<8} {:<26} {:<10} SOCKET\n", "NAME", "PID", "API", "STATE");
+    let mut text = format!("{:<16} {:<8} {:<26} {:<10} {:<16} SOCKET\n", "NAME", "PID", "API", "STATE", "DNS");
     for state in states {
+        let dns = state.dns.map_or("<none>".to_owned(), |address| address.to_string());
         let kept = if state.data.is_some() { "on disk" } else { "in memory" };
         text.push_str(&format!(
-            "{:<16} {:<8} {:<26} {kept:<10} {}\n",
+            "{:<16} {:<8} {:<26} {kept:<10} {dns:<16} {}\n",
             state.name,
             state.pid,
             state.api,

@@ -121,8 +121,8 @@ async fn up_shows_its_steps_and_where_to_go_next_and_down_leaves_nothing() {
     terminal
         .transcript(&format!(
             "$ coracle status
-             NAME      PID     API                  STATE       SOCKET
-             coracle   {pid}   https://127.0.0.1:…  in memory   …/run/coracle/coracle/api.sock
+             NAME      PID     API                  STATE       DNS      SOCKET
+             coracle   {pid}   https://127.0.0.1:…  in memory   <none>   …/run/coracle/coracle/api.sock
              $ coracle kubeconfig > own && kubectl --kubeconfig own get namespaces -o name
              namespace/default
              namespace/kube-node-lease
@@ -562,4 +562,38 @@ async fn check_acknowledged(socket: &Path, acknowledged: &Acknowledged) {
     }
     let newest = acknowledged.values().map(|(_, revision)| *revision).max().unwrap_or(0);
     assert!(revision(&list) >= newest, "revisions go on where they were");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dns_on_the_machine_is_told_and_a_taken_port_or_a_wrong_address_is_named() {
+    let terminal = terminal();
+    let up = Up::start(&terminal, &[&EPHEMERAL[..], &["--dns-port", "0", "--dns-upstream", "none"]].concat()).await;
+    let said = up.said.iter().find_map(|line| line.strip_prefix("  DNS      ")).expect("where DNS answers").to_owned();
+    let (address, next) = said.split_once(": ").expect("an address and the next command");
+    let port = address.strip_prefix("127.0.0.1:").expect("loopback");
+    assert_eq!(next, format!("dig @127.0.0.1 -p {port} kubernetes.default.svc.cluster.local"));
+    let status = terminal.sh("coracle status").await.ok();
+    assert!(status.contains(&format!(" {address} ")), "{status}");
+    terminal
+        .transcript(&format!(
+            "$ coracle up --name other --ephemeral --api-port 0 --no-kubeconfig --dns-port {port}
+             error: cannot listen on 127.0.0.1:{port} for DNS: Address already in use (os error 98)
+             hint: another server may be running; choose another port with `--dns-port`, 0 takes a free one
+             [exit 1]
+             $ coracle up --dns-upstream dns.example
+             error: invalid value 'dns.example' for '--dns-upstream <ADDR|none>': \"dns.example\" is not the address of a \
+             server: write an IP address, or IP:PORT ([IPv6]:PORT)
+             …
+             [exit 2]
+             $ coracle up --dns-stub corp.example
+             error: invalid value 'corp.example' for '--dns-stub <DOMAIN=ADDR[,ADDR]>': \"corp.example\" is not \
+             DOMAIN=SERVER[,SERVER…]
+             …
+             [exit 2]
+             $ coracle run --dns-port 0 -- sh -c 'echo $CORACLE_DNS'
+             127.0.0.1:…"
+        ))
+        .await;
+    up.signal(Signal::INT);
+    up.ended().await;
 }

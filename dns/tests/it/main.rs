@@ -5,6 +5,7 @@
 mod cluster;
 mod forwarding;
 mod garbage;
+mod machine;
 mod names;
 mod pods;
 mod reverse;

@@ -1,0 +1,110 @@
+//! The server's front on the machine: UDP and TCP on sockets of the operating system, for `dig` and whoever else asks
+//! from outside the cluster's network.
+//!
+//! The same [`Resolver`] answers as for pods, so the machine hears nothing else.
+
+use crate::resolver::{Begun, Resolver};
+use crate::serve::{Listener, serve_tcp};
+use crate::wire::Transport;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::task::JoinSet;
+use tokio::task::coop::consume_budget;
+
+/// Datagrams that are answered before other tasks have their turn.
+const BATCH: usize = 64;
+/// How often a free port is looked for that is free for both protocols.
+const ATTEMPTS: usize = 16;
+/// The pause after a connection could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A UDP socket and a TCP listener of the same address.
+#[derive(Debug)]
+pub struct MachineSockets {
+    udp: UdpSocket,
+    tcp: TcpListener,
+}
+
+impl MachineSockets {
+    /// Opens both. Port 0 takes one that is free for both.
+    ///
+    /// # Errors
+    /// The operating system's: the port is taken, or needs rights.
+    pub async fn bind(address: SocketAddr) -> io::Result<MachineSockets> {
+        let mut attempts = if address.port() == 0 { ATTEMPTS } else { 1 };
+        loop {
+            let tcp = TcpListener::bind(address).await?;
+            match UdpSocket::bind(tcp.local_addr()?).await {
+                Ok(udp) => return Ok(MachineSockets { udp, tcp }),
+                Err(error) if attempts == 1 || error.kind() != io::ErrorKind::AddrInUse => return Err(error),
+                Err(_) => attempts -= 1,
+            }
+        }
+    }
+
+    /// Where they are bound.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.udp.local_addr()
+    }
+}
+
+/// Serves until the future is dropped.
+pub(crate) async fn serve(resolver: Arc<Resolver>, sockets: MachineSockets) -> io::Result<()> {
+    resolver.serves(vec![sockets.local_addr()?]);
+    tokio::try_join!(serve_udp(resolver.clone(), Arc::new(sockets.udp)), serve_tcp(resolver, sockets.tcp))?;
+    Ok(())
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<TcpStream> {
+        loop {
+            match TcpListener::accept(self).await {
+                Ok((stream, _)) => return Ok(stream),
+                // One client's connection, or all of the process's descriptors: neither ends the server.
+                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+            }
+        }
+    }
+}
+
+async fn serve_udp(resolver: Arc<Resolver>, socket: Arc<UdpSocket>) -> io::Result<()> {
+    // Bounded: what the resolver cannot take at once ends at once.
+    let mut forwarding = JoinSet::new();
+    let mut buffer = vec![0; usize::from(u16::MAX)];
+    loop {
+        tokio::select! {
+            ready = socket.readable() => ready?,
+            Some(_) = forwarding.join_next() => continue,
+        }
+        for _ in 0..BATCH {
+            let (length, from) = match socket.try_recv_from(&mut buffer) {
+                Ok(received) => received,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // An asker has gone before its answer came.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
+                Err(error) => return Err(error),
+            };
+            match resolver.begin(&buffer[..length], Transport::Udp) {
+                Begun::Noise => {}
+                // A full socket loses datagrams, as the wire does: the asker asks again.
+                Begun::Done(reply) => drop(socket.try_send_to(&reply.encode(), from)),
+                Begun::Forward(forwarded) => {
+                    let (resolver, socket) = (resolver.clone(), socket.clone());
+                    forwarding.spawn(async move {
+                        let reply = resolver.finish(*forwarded).await.encode();
+                        let _ = socket.send_to(&reply, from).await;
+                    });
+                }
+            }
+        }
+        consume_budget().await;
+    }
+}

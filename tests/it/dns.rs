@@ -1,0 +1,161 @@
+//! The cluster's DNS from the machine, upstream servers as configured, and what each dnsPolicy gives a pod.
+
+use coracle::{Cluster, Output};
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::rdata::A;
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio_util::task::AbortOnDropHandle;
+
+fn question(name: &str, kind: RecordType) -> Vec<u8> {
+    let mut message = Message::new(4711, MessageType::Query, OpCode::Query);
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(Name::from_ascii(name).expect("a name"), kind));
+    message.to_vec().expect("encodes")
+}
+
+/// Asks over both transports of the machine, which must agree.
+async fn ask(server: SocketAddr, name: &str) -> Message {
+    let request = question(name, RecordType::A);
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a socket");
+    socket.send_to(&request, server).await.expect("sent");
+    let mut buffer = [0; 4096];
+    let (length, _) = socket.recv_from(&mut buffer).await.expect("an answer");
+    let over_udp = Message::from_vec(&buffer[..length]).expect("a message");
+    let mut stream = TcpStream::connect(server).await.expect("a connection");
+    stream.write_u16(request.len() as u16).await.expect("written");
+    stream.write_all(&request).await.expect("written");
+    let mut reply = vec![0; stream.read_u16().await.expect("a length").into()];
+    stream.read_exact(&mut reply).await.expect("an answer");
+    assert_eq!(Message::from_vec(&reply).expect("a message"), over_udp);
+    over_udp
+}
+
+fn addresses(message: &Message) -> Vec<String> {
+    message.answers.iter().map(|record| record.data.to_string()).collect()
+}
+
+/// A server that gives every name in `domain` one address, and denies all others.
+async fn upstream(domain: &'static str, address: [u8; 4]) -> (SocketAddr, AbortOnDropHandle<()>) {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a socket");
+    let at = socket.local_addr().expect("an address");
+    let task = tokio::spawn(async move {
+        let mut buffer = [0; 4096];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+            let request = Message::from_vec(&buffer[..length]).expect("a question");
+            let mut reply = request.clone().into_response();
+            let name = request.queries[0].name().clone();
+            if !Name::from_ascii(domain).expect("a name").zone_of(&name) {
+                reply.metadata.response_code = ResponseCode::NXDomain;
+            } else if request.queries[0].query_type() == RecordType::A {
+                reply.add_answer(Record::from_rdata(name, 60, RData::A(A(address.into()))));
+            }
+            socket.send_to(&reply.to_vec().expect("encodes"), from).await.expect("sent");
+        }
+    });
+    (at, AbortOnDropHandle::new(task))
+}
+
+async fn exec(cluster: &Cluster, pod: &str, command: &[&str]) -> Output {
+    cluster.exec("default", pod, command).await.expect("it runs")
+}
+
+#[tokio::test]
+async fn the_machine_asks_the_clusters_dns_on_a_port_of_its_own() {
+    let cluster = Cluster::builder().seed(1).dns_port(0).start().await.expect("a cluster");
+    let server = cluster.dns_address().expect("DNS on the machine");
+    assert!(server.ip().is_loopback() && server.port() != 0, "{server}");
+    let service = "{apiVersion: v1, kind: Service, metadata: {name: api-service}, spec: {clusterIP: 10.96.7.7, ports: [{port: 80}]}}";
+    cluster.apply(service).await.expect("applied");
+    cluster.settled().await;
+    let reply = ask(server, "api-service.default.svc.cluster.local.").await;
+    assert_eq!((addresses(&reply), reply.metadata.authoritative), (vec!["10.96.7.7".to_owned()], true));
+    let reply = ask(server, "nobody.default.svc.cluster.local.").await;
+    assert_eq!(reply.metadata.response_code, ResponseCode::NXDomain);
+    cluster.stop().await;
+    // The port is free again for both.
+    drop(std::net::UdpSocket::bind(server).expect("free"));
+    drop(std::net::TcpListener::bind(server).expect("free"));
+}
+
+#[tokio::test]
+async fn pods_and_the_machine_are_told_the_same_of_upstreams_stub_domains_and_static_names() {
+    let (everything, _everything) = upstream("example.com.", [192, 0, 2, 1]).await;
+    let (corp, _corp) = upstream("corp.example.com.", [192, 0, 2, 2]).await;
+    let builder = Cluster::builder().seed(1).dns_port(0).dns_upstreams([everything]);
+    let builder = builder.dns_stub_domain("corp.example.com", [corp]);
+    let builder = builder.dns_host("db.example.com", IpAddr::from([192, 0, 2, 3]));
+    let cluster = builder.start().await.expect("a cluster");
+    let pod = "{apiVersion: v1, kind: Pod, metadata: {name: client}, spec: {containers: [{name: c, image: busybox, command: [sleep, '999']}]}}";
+    cluster.apply(pod).await.expect("applied");
+    cluster.settled().await;
+    let server = cluster.dns_address().expect("DNS on the machine");
+    for (name, address) in [
+        ("www.example.com.", "192.0.2.1"),
+        ("www.corp.example.com.", "192.0.2.2"),
+        ("db.example.com.", "192.0.2.3"),
+        ("host.coracle.internal.", "172.18.0.254"),
+    ] {
+        assert_eq!(addresses(&ask(server, name).await), [address], "{name}");
+        let inside = exec(&cluster, "client", &["nslookup", name]).await;
+        assert!(inside.stdout.contains(&format!("Address: {address}\n")), "{name}: {}", inside.stdout);
+    }
+    assert_eq!(ask(server, "www.example.org.").await.metadata.response_code, ResponseCode::NXDomain);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn rule_9_1_each_dns_policy_gives_a_pod_its_own_resolv_conf() {
+    let (custom, _custom) = upstream("example.com.", [192, 0, 2, 1]).await;
+    // host.coracle.internal means the machine's loopback, but a nameserver has port 53; so "None" is pointed into the cluster.
+    let cluster = Cluster::builder().seed(1).dns_upstreams([custom]).start().await.expect("a cluster");
+    let pod = |name: &str, more: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{{more}, containers: [{{name: c, image: busybox, \
+             command: [sleep, '999']}}]}}}}\n---\n"
+        )
+    };
+    let none = "dnsPolicy: None, dnsConfig: {nameservers: [10.96.0.10], searches: [example.com, svc.cluster.local], options: \
+                [{name: ndots, value: '2'}, {name: edns0}]}";
+    let pods = [
+        pod("first", "dnsPolicy: ClusterFirst"),
+        pod("first-on-host", "hostNetwork: true, dnsPolicy: ClusterFirst"),
+        pod("with-host-net", "hostNetwork: true, dnsPolicy: ClusterFirstWithHostNet"),
+        pod("default", "dnsPolicy: Default"),
+        pod("none", none),
+    ];
+    cluster.apply(&pods.concat()).await.expect("applied");
+    cluster.settled().await;
+    let text = async |pod: &str| exec(&cluster, pod, &["cat", "/etc/resolv.conf"]).await.stdout;
+    let lookup = async |pod: &str, name: &str| exec(&cluster, pod, &["nslookup", name]).await.stdout;
+
+    for pod in ["first", "with-host-net"] {
+        let conf = text(pod).await;
+        let search = "search default.svc.cluster.local svc.cluster.local cluster.local";
+        assert!(conf.starts_with("nameserver 10.96.0.10\n"), "{pod}: {conf}");
+        assert!(conf.contains(search) && conf.ends_with("options ndots:5\n"), "{pod}: {conf}");
+        let found = lookup(pod, "kubernetes").await;
+        assert!(found.contains("Address: 10.96.0.1\n"), "{pod}: {found}");
+    }
+    let of_the_machine = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let servers = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| line.starts_with("nameserver"));
+        lines.filter_map(|line| line.split_whitespace().nth(1).map(str::to_owned)).take(3).collect()
+    };
+    for pod in ["first-on-host", "default"] {
+        let conf = text(pod).await;
+        assert_eq!(servers(&conf), servers(&of_the_machine), "{pod}: {conf}");
+        assert!(!conf.contains("cluster.local"), "{pod}: {conf}");
+    }
+    assert_eq!(
+        text("none").await,
+        "nameserver 10.96.0.10\nsearch example.com svc.cluster.local\noptions ndots:2 edns0\n"
+    );
+    let found = lookup("none", "www").await;
+    assert!(found.contains("Address: 192.0.2.1\n"), "by its own search list: {found}");
+    let found = lookup("none", "kubernetes.default").await;
+    assert!(found.contains("Address: 10.96.0.1\n"), "{found}");
+    cluster.stop().await;
+}
