@@ -91,7 +91,7 @@ impl Up {
             }
         };
         let cluster = tokio::select! {
-            started = start(builder, self.api_port, tick) => started?,
+            started = start(builder, self.api_port, tick) => started.map_err(super::dns_flags::hint)?,
             _ = signals.next() => return Ok(()),
         };
         let api = cluster.api_address().context("the API has no address")?;

@@ -155,7 +155,7 @@ async fn rule_9_1_each_dns_policy_gives_a_pod_its_own_resolv_conf() {
     );
     let found = lookup("none", "www").await;
     assert!(found.contains("Address: 192.0.2.1\n"), "by its own search list: {found}");
-    let found = lookup("none", "kubernetes.default").await;
-    assert!(found.contains("Address: 10.96.0.1\n"), "{found}");
+    let found = lookup("none", "kubernetes.default.svc.cluster.local").await;
+    assert!(found.contains("Address: 10.96.0.1\n"), "as it is first, with two dots or more: {found}");
     cluster.stop().await;
 }
