@@ -178,7 +178,10 @@ mod tests {
         assert_eq!(stub_domain("a..b=192.0.2.1"), Err(SettingError::Domain("a..b".to_owned())));
         assert_eq!(stub_domain("=192.0.2.1"), Err(SettingError::Domain(String::new())));
         assert_eq!(static_host("db.example=192.0.2.7").unwrap().1.to_string(), "192.0.2.7");
-        assert_eq!(static_host("db.example=192.0.2.7:53"), Err(SettingError::Host("db.example=192.0.2.7:53".to_owned())));
+        assert_eq!(
+            static_host("db.example=192.0.2.7:53"),
+            Err(SettingError::Host("db.example=192.0.2.7:53".to_owned()))
+        );
         assert_eq!(static_host("*.example=192.0.2.7"), Err(SettingError::Domain("*.example".to_owned())));
     }
 }

@@ -102,10 +102,7 @@ pub(crate) async fn serve_tcp(resolver: Arc<Resolver>, listener: impl Listener) 
 }
 
 /// Answers one connection's queries until the client closes it, or is silent for too long.
-async fn serve_connection(
-    resolver: Arc<Resolver>,
-    stream: impl AsyncRead + AsyncWrite,
-) -> io::Result<()> {
+async fn serve_connection(resolver: Arc<Resolver>, stream: impl AsyncRead + AsyncWrite) -> io::Result<()> {
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut received = Vec::new();
     let mut waiting = FuturesUnordered::new();

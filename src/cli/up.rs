@@ -187,7 +187,10 @@ impl Up {
         }
         let state = paths::running(&self.cluster.name)?;
         let dns = state.dns.map(|address| format!(", DNS at {address}")).unwrap_or_default();
-        say(&format!("ready: {}{dns} (process {}); `coracle down --name {}` stops it", state.api, state.pid, state.name));
+        say(&format!(
+            "ready: {}{dns} (process {}); `coracle down --name {}` stops it",
+            state.api, state.pid, state.name
+        ));
         Ok(())
     }
 }
