@@ -4,6 +4,9 @@
 
 use crate::bootstrap;
 use crate::dns_options::DnsOptions;
+#[cfg(target_os = "linux")]
+use crate::host_network;
+use crate::host_network::HostNetwork;
 use crate::host_ports::HostPorts;
 use crate::identities;
 use crate::in_process::{self, client};
@@ -59,6 +62,8 @@ pub struct Addresses {
     pub gateway: Ipv4Addr,
     /// Means the loopback of the machine: `host.coracle.internal`.
     pub host: Ipv4Addr,
+    /// The machine itself, if it is on the network: [`HostNetwork::Tun`].
+    pub machine: Ipv4Addr,
     /// LoadBalancer Services.
     pub load_balancers: (Ipv4Addr, u8),
 }
@@ -70,6 +75,7 @@ impl Default for Addresses {
             services: (Ipv4Addr::new(10, 96, 0, 0), 12),
             gateway: Ipv4Addr::new(172, 18, 0, 1),
             host: Ipv4Addr::new(172, 18, 0, 254),
+            machine: Ipv4Addr::new(172, 18, 0, 253),
             load_balancers: (Ipv4Addr::new(172, 18, 255, 0), 24),
         }
     }
@@ -107,6 +113,7 @@ pub struct Builder {
     api: Option<SocketAddr>,
     unix_socket: Option<PathBuf>,
     host_ports: bool,
+    host_network: HostNetwork,
     forward_outside: bool,
     pub(crate) dns: DnsOptions,
 }
@@ -121,6 +128,7 @@ impl Default for Builder {
             api: None,
             unix_socket: None,
             host_ports: false,
+            host_network: HostNetwork::default(),
             forward_outside: false,
             dns: DnsOptions::default(),
         }
@@ -176,6 +184,12 @@ impl Builder {
     /// Makes NodePorts and load balancers reachable on the machine's loopback addresses.
     pub fn host_ports(mut self, open: bool) -> Self {
         self.host_ports = open;
+        self
+    }
+
+    /// How this machine reaches pods, Services and nodes.
+    pub fn host_network(mut self, host_network: HostNetwork) -> Self {
+        self.host_network = host_network;
         self
     }
 
@@ -398,6 +412,18 @@ impl Builder {
             let ports = HostPorts::new(gateway.host(), proxy.external_frontends(), self.addresses.clone());
             tasks.spawn(ports.run());
         }
+        let host_device = match self.host_network {
+            HostNetwork::Loopback => None,
+            #[cfg(target_os = "linux")]
+            HostNetwork::Tun => {
+                let attached = host_network::Attached::new(&network, &self.addresses, ZONE).await?;
+                let device = attached.device().to_owned();
+                tasks.spawn(attached.run());
+                Some(device)
+            }
+            #[cfg(not(target_os = "linux"))]
+            HostNetwork::Tun => anyhow::bail!("host network: unsupported value \"tun\": it exists on Linux only"),
+        };
         let admin = client(&api, UserInfo::admin());
         let cluster = Cluster {
             api,
@@ -410,6 +436,7 @@ impl Builder {
             pki,
             api_address,
             dns_address,
+            host_device,
             addresses: self.addresses,
             embedded,
             unix_socket: self.unix_socket,
@@ -461,6 +488,7 @@ pub struct Cluster {
     pki: Pki,
     api_address: Option<SocketAddr>,
     dns_address: Option<SocketAddr>,
+    host_device: Option<String>,
     addresses: Addresses,
     embedded: Option<EmbeddedStore>,
     unix_socket: Option<PathBuf>,
@@ -502,6 +530,11 @@ impl Cluster {
     /// Where the cluster's DNS answers on the machine, if it does.
     pub fn dns_address(&self) -> Option<SocketAddr> {
         self.dns_address
+    }
+
+    /// The machine's TUN device on the cluster's network, if it has one.
+    pub fn host_device(&self) -> Option<&str> {
+        self.host_device.as_deref()
     }
 
     /// The owner's unix socket, if there is one.

@@ -30,6 +30,8 @@ mod tap;
 mod tcp;
 mod time_wait;
 mod timers;
+#[cfg(target_os = "linux")]
+mod tun;
 mod udp;
 
 pub use flow::*;
@@ -40,4 +42,6 @@ pub use network::*;
 pub use raw::{RawPort, RawSender};
 pub use stream::{TcpListener, TcpStream};
 pub use tap::Tap;
+#[cfg(target_os = "linux")]
+pub use tun::TunDevice;
 pub use udp::UdpSocket;

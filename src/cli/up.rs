@@ -5,7 +5,7 @@ use super::signals::Signals;
 use super::{Hint, kubeconfig, print, say};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use coracle::{Builder, Cluster};
+use coracle::{Addresses, Builder, Cluster};
 use std::io::{BufRead, BufReader, Read, Seek};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -118,6 +118,17 @@ impl Up {
             if let Some(dns) = cluster.dns_address() {
                 let (ip, port) = (dns.ip(), dns.port());
                 say(&format!("  DNS      {dns}: dig @{ip} -p {port} kubernetes.default.svc.{}", coracle::ZONE));
+            }
+            if let Some(device) = cluster.host_device() {
+                let Addresses { pods, services, .. } = cluster.addresses();
+                say(&format!(
+                    "  network  {device}: pods {}/{}, Services {}/{}, DNS {}",
+                    pods.0,
+                    pods.1,
+                    services.0,
+                    services.1,
+                    cluster.addresses().dns()
+                ));
             }
             match &merged {
                 Some(path) => {

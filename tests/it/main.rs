@@ -6,6 +6,7 @@ mod clients;
 mod dns;
 mod fixture;
 mod floors;
+mod host_network;
 mod introspection;
 mod kubectl;
 mod least_rights;

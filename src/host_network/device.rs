@@ -1,0 +1,111 @@
+//! The TUN device, its address and routes, and the machine's resolver: Linux, `ip` of iproute2.
+
+use crate::cluster::Addresses;
+use anyhow::{Context, Result, bail};
+use netstack::{Network, PortTag, TunDevice};
+use std::process::Stdio;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+use tracing::warn;
+
+/// The devices are called so: the kernel numbers them.
+const DEVICE: &str = "coracle%d";
+/// As the cluster's network has it.
+const MTU: u16 = 1500;
+
+/// The machine's end of the cluster's network.
+pub(crate) struct Attached {
+    device: TunDevice,
+    port: netstack::RawPort,
+}
+
+impl Attached {
+    /// Makes the device, its address and its routes.
+    pub(crate) async fn new(network: &Network, addresses: &Addresses, zone: &str) -> Result<Attached> {
+        let device = TunDevice::create(DEVICE, MTU).map_err(explained)?;
+        let port = network
+            .attach_raw(&[addresses.machine.into()], PortTag(0))
+            .context("the machine cannot be attached to the cluster's network")?;
+        let routes = [addresses.pods, addresses.services, (addresses.gateway, 16)];
+        let name = device.name();
+        let mut orders = format!("address add {}/32 dev {name}\nlink set {name} mtu {MTU} up\n", addresses.machine);
+        for (base, length) in routes {
+            let base = ipnet::Ipv4Net::new(base, length).context("a range of the address plan")?.trunc();
+            orders.push_str(&format!("route add {base} dev {name} src {}\n", addresses.machine));
+        }
+        configure(&orders).await?;
+        resolve(name, addresses, zone).await;
+        Ok(Attached { device, port })
+    }
+
+    /// The device's name.
+    pub(crate) fn device(&self) -> &str {
+        self.device.name()
+    }
+
+    /// Carries packets until the cluster stops.
+    pub(crate) async fn run(self) {
+        let name = self.device.name().to_owned();
+        if let Err(error) = self.device.run(self.port).await {
+            warn!(device = name, %error, "the machine is no longer on the cluster's network");
+        }
+    }
+}
+
+fn explained(error: std::io::Error) -> anyhow::Error {
+    let hint = match error.kind() {
+        std::io::ErrorKind::NotFound => "this kernel has no TUN devices (/dev/net/tun is missing; `modprobe tun`)",
+        std::io::ErrorKind::PermissionDenied => {
+            "it needs CAP_NET_ADMIN: run as root, or leave `--host-network tun` out"
+        }
+        _ => "it needs /dev/net/tun and CAP_NET_ADMIN",
+    };
+    anyhow::Error::new(error).context(format!("host network: tun: cannot make a TUN device: {hint}"))
+}
+
+/// Carries out `ip` orders, one a line.
+async fn configure(orders: &str) -> Result<()> {
+    let spawned = Command::new("ip")
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn();
+    let mut ip = spawned.context("host network: tun: cannot run `ip` (of the package iproute2)")?;
+    if let Some(mut stdin) = ip.stdin.take() {
+        // If `ip` is gone already, it has said why.
+        let _ = stdin.write_all(orders.as_bytes()).await;
+    }
+    let ended = ip.wait_with_output().await.context("waiting for `ip`")?;
+    if !ended.status.success() {
+        let said = String::from_utf8_lossy(&ended.stderr);
+        // "Command failed -:3": the line of the orders.
+        let line = said.rsplit_once("-:").and_then(|(_, number)| number.trim().parse::<usize>().ok());
+        let order = line.and_then(|line| orders.lines().nth(line - 1)).unwrap_or("");
+        let said = said.lines().next().unwrap_or("no reason given").to_owned();
+        bail!(
+            "host network: tun: `ip {order}` failed: {said}{}",
+            if said.contains("File exists") { " (another network of this machine has that range)" } else { "" }
+        );
+    }
+    Ok(())
+}
+
+/// Has systemd-resolved, where it runs, ask the cluster's DNS for the cluster's names. Where it does not, nothing is changed: the
+/// server is reachable, and whoever wants its names asks it.
+async fn resolve(device: &str, addresses: &Addresses, zone: &str) {
+    let server = addresses.dns().to_string();
+    let domain = format!("~{zone}");
+    for arguments in [["dns", device, server.as_str()], ["domain", device, domain.as_str()]] {
+        let command = Command::new("resolvectl").args(arguments).stdin(Stdio::null()).output().await;
+        match command {
+            Ok(ended) if ended.status.success() => {}
+            Ok(ended) => {
+                let said = String::from_utf8_lossy(&ended.stderr);
+                return warn!(said = said.trim(), "systemd-resolved does not ask the cluster's DNS");
+            }
+            Err(_absent) => return,
+        }
+    }
+}
