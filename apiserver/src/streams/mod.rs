@@ -10,6 +10,7 @@ mod port_forward;
 mod port_forward_channels;
 mod proxy;
 mod proxy_target;
+mod proxy_tls;
 mod remote_command;
 mod spdy;
 mod spdy_command;

@@ -2,12 +2,14 @@
 //!
 //! Whom the path means says [`super::proxy_target`]; what is between hops (RFC 9110, 7.6.1) and what the client owes to the API
 //! alone (its credentials) goes no further. Follows upstream's `UpgradeAwareHandler` and `proxyutil.Transport`, of which the
-//! rewriting of links in HTML is not here, nor TLS towards pods.
+//! rewriting of links in HTML is not here.
 
 use super::Streams;
 use super::proxy_target::{Target, unavailable};
+use super::proxy_tls as tls;
 use crate::ApiServer;
 use crate::extension::Connector;
+use crate::pod_streams::Duplex;
 use crate::request::RequestInfo;
 use crate::status::Status;
 use async_trait::async_trait;
@@ -15,7 +17,7 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
 use axum::response::Response;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONNECTION, COOKIE, EXPECT, HOST, LOCATION, UPGRADE};
+use http::header::{AUTHORIZATION, CONNECTION, EXPECT, HOST, LOCATION, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
@@ -70,15 +72,11 @@ impl Connector for ProxyConnector {
             ProxyConnector::Pod => target.of_pod(server, &info).await?,
             ProxyConnector::Node => return Err(no_kubelet(server, target.name).await),
         };
-        if target.secure {
-            let text = format!("the proxy to {what} {:?} does not speak https yet", target.name);
-            return Err(Status::failure(501, "NotImplemented", text));
-        }
         let path = ProxyPath::new(request.uri(), *self != ProxyConnector::Node)?;
         if path.rest.is_empty() {
             return redirect(request.uri());
         }
-        forward(server, streams, address, &path, request).await
+        forward(server, streams, Hop { address, secure: target.secure }, &path, request).await
     }
 }
 
@@ -117,7 +115,8 @@ impl ProxyPath {
 
     /// Where the answer leads, as the client has to ask for it.
     fn location(&self, location: &str, host: Option<&str>) -> String {
-        let path = match host.and_then(|host| location.strip_prefix("http://")?.strip_prefix(host)) {
+        let own = location.strip_prefix("http://").or_else(|| location.strip_prefix("https://"));
+        let path = match host.and_then(|host| own?.strip_prefix(host)) {
             Some("") => "/",
             Some(path) => path,
             None => location,
@@ -140,10 +139,18 @@ fn header(text: &str) -> Result<HeaderValue, Status> {
     HeaderValue::from_str(text).map_err(|error| Status::bad_request(format!("{text:?}: {error}")))
 }
 
+/// Where a request goes on to.
+#[derive(Clone, Copy, Debug)]
+struct Hop {
+    address: SocketAddr,
+    /// Whether it speaks TLS there.
+    secure: bool,
+}
+
 async fn forward(
     server: &ApiServer,
     streams: Streams,
-    address: SocketAddr,
+    Hop { address, secure }: Hop,
     path: &ProxyPath,
     mut request: Request,
 ) -> Result<Response, Status> {
@@ -185,6 +192,11 @@ async fn forward(
         let why = status.message.strip_prefix(&format!("error trying to reach {address}: ")).unwrap_or(&status.message);
         failed(format!("dial tcp {address}: {why}"))
     })?;
+    let stream: Box<dyn Duplex> = if secure {
+        tls::connect(stream, address.ip()).await.map_err(|error| failed(error.to_string()))?
+    } else {
+        stream
+    };
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| failed(error.to_string()))?;
     let mut driver = JoinSet::new();
@@ -210,7 +222,6 @@ async fn forward(
 fn onward_headers(mut headers: HeaderMap) -> HeaderMap {
     remove_hop_by_hop(&mut headers);
     headers.remove(AUTHORIZATION);
-    headers.remove(COOKIE);
     headers.remove(EXPECT);
     let others = headers.keys().filter(|name| name.as_str().starts_with("impersonate-"));
     for name in others.cloned().collect::<Vec<HeaderName>>() {
@@ -299,6 +310,7 @@ mod tests {
         let location = |text| path.location(text, Some("api"));
         assert_eq!(location("/login"), "/p/proxy/login");
         assert_eq!(location("http://api/login"), "/p/proxy/login");
+        assert_eq!(location("https://api/login"), "/p/proxy/login");
         assert_eq!(location("http://elsewhere/login"), "http://elsewhere/login");
         assert_eq!(location("//elsewhere"), "//elsewhere");
         assert_eq!(location("login"), "login");
@@ -312,7 +324,6 @@ mod tests {
             ("x-mine", "1"),
             ("te", "trailers"),
             ("authorization", "Bearer t"),
-            ("cookie", "a=b"),
             ("impersonate-user", "root"),
             ("sec-websocket-protocol", "base64url.bearer.authorization.k8s.io.dA, chat"),
             ("accept", "*/*"),

@@ -18,12 +18,13 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio_rustls::TlsAcceptor;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
 
-/// Pods that tell on ports 8080 what they were asked; elsewhere nobody listens.
+/// Pods that tell on ports 8080 what they were asked, and on 8443 over TLS; elsewhere nobody listens.
 struct Echoes;
 
 #[async_trait]
@@ -41,7 +42,7 @@ impl PodStreams for Echoes {
         Err(Status::internal("not here"))
     }
     async fn dial(&self, address: SocketAddr) -> Result<Box<dyn Duplex>, Status> {
-        if address.port() != 8080 {
+        if !matches!(address.port(), 8080 | 8443) {
             let text = format!("error trying to reach {address}: connection refused");
             return Err(Status::failure(503, "ServiceUnavailable", text));
         }
@@ -49,10 +50,26 @@ impl PodStreams for Echoes {
         tokio::spawn(async move {
             let service = service_fn(move |request| echo(address, request));
             let builder = hyper::server::conn::http1::Builder::new();
-            let _ = builder.serve_connection(TokioIo::new(server), service).with_upgrades().await;
+            if address.port() == 8443 {
+                let server = TlsAcceptor::from(own_certificate()).accept(server).await.expect("a client of TLS");
+                let _ = builder.serve_connection(TokioIo::new(server), service).with_upgrades().await;
+            } else {
+                let _ = builder.serve_connection(TokioIo::new(server), service).with_upgrades().await;
+            }
         });
         Ok(Box::new(client))
     }
+}
+
+/// Signed by nobody whom the API server knows.
+fn own_certificate() -> Arc<rustls::ServerConfig> {
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(vec!["pod.example".to_owned()]).expect("a certificate");
+    let key = rustls::pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).expect("a key");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.expect("TLS").with_no_client_auth();
+    Arc::new(builder.with_single_cert(vec![cert.der().clone()], key).expect("a key that fits"))
 }
 
 async fn echo(address: SocketAddr, mut request: Request<Incoming>) -> Result<Response, Infallible> {
@@ -120,7 +137,8 @@ async fn a_request_goes_on_to_a_ready_endpoint_with_its_path_query_and_body() {
         assert_eq!(seen["x-own"], "1");
         assert_eq!(seen["x-forwarded-uri"], format!("{SERVICES}/web:{port}/proxy/a%2Fb/"));
         assert_eq!(seen["x-forwarded-proto"], "https");
-        for name in ["authorization", "cookie", "te"] {
+        assert_eq!(seen["cookie"], "a=b", "an application's own, as upstream has it");
+        for name in ["authorization", "te"] {
             assert_eq!(seen[name], Value::Null, "{name}");
         }
     }
@@ -141,6 +159,15 @@ async fn every_method_reaches_the_pod_and_its_code_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn with_the_scheme_https_the_pod_is_spoken_to_over_tls_whatever_its_certificate() {
+    let server = cluster().await;
+    let told = server.get(&format!("{PODS}/https:web:8443/proxy/a?q=1")).await.ok();
+    assert_eq!((&told["address"], &told["uri"]), (&json!("10.244.0.9:8443"), &json!("/a?q=1")));
+    let message = server.get(&format!("{PODS}/https:web:8080/proxy/")).await.expect(503)["message"].clone();
+    assert!(message.as_str().is_some_and(|said| said.starts_with("error trying to reach service: ")), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_proxys_root_is_a_directory() {
     let server = cluster().await;
     let answer = server.get(&format!("{PODS}/web/proxy?a=b")).await;
@@ -157,7 +184,6 @@ async fn what_cannot_be_reached_is_said_in_upstreams_words() {
         (format!("{SERVICES}/web:nope/proxy/"), 503, "no endpoints available for service \"web\""),
         (format!("{SERVICES}/web:8080/proxy/"), 503, "no service port 8080 found for service \"web\""),
         (format!("{SERVICES}/ftp:web:80/proxy/"), 400, "invalid service request \"ftp:web:80\""),
-        (format!("{SERVICES}/https:web:80/proxy/"), 501, "the proxy to service \"web\" does not speak https yet"),
         (
             format!("{SERVICES}/web:dead/proxy/"),
             503,
