@@ -63,15 +63,28 @@ fn text(from: &str, to: &str, status: &Value) -> String {
             text.push_str(&format!("  service: {step}\n"));
         }
     }
+    let mut told: Vec<(Vec<String>, &Value, String)> = Vec::new();
     for verdict in status["verdicts"].as_array().into_iter().flatten() {
         let destination = &verdict["destination"];
         let address = destination["address"].as_str().unwrap_or_default();
-        let name = match destination["pod"].as_str() {
-            Some(pod) => format!("{pod} ({address})"),
-            None => address.to_owned(),
+        let pod = destination["pod"].as_str();
+        let name = pod.map_or_else(|| address.to_owned(), |pod| format!("{pod} ({address})"));
+        // What differs by the endpoint's name alone is told once.
+        let story = format!("{}{}{}", verdict["protocol"], verdict["egress"], verdict["ingress"]);
+        let story = story.replace(pod.unwrap_or(address), "");
+        match told.iter_mut().find(|(_, _, known)| *known == story) {
+            Some((names, _, _)) => names.push(name),
+            None => told.push((vec![name], verdict, story)),
+        }
+    }
+    for (names, verdict, _) in told {
+        let (name, alike) = match names.as_slice() {
+            [name] => (name, String::new()),
+            [name, others @ ..] => (name, format!(", and alike to {}", others.join(", "))),
+            [] => continue,
         };
         let word = if verdict["allowed"] == true { "allowed" } else { "denied" };
-        text.push_str(&format!("  to {name}, {}: {word}\n", verdict["protocol"].as_str().unwrap_or_default()));
+        text.push_str(&format!("  to {name}, {}: {word}{alike}\n", verdict["protocol"].as_str().unwrap_or_default()));
         for direction in ["egress", "ingress"] {
             let report = &verdict[direction];
             text.push_str(&format!("    {direction}: {}\n", report["why"].as_str().unwrap_or_default()));

@@ -125,14 +125,28 @@ fn tell(judged: &Value, journey: &mut Journey) {
     for step in service["steps"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         journey.step("service", if refused { "failed" } else { "ok" }, step);
     }
+    let mut told: Vec<(Vec<String>, &Value, String)> = Vec::new();
     for verdict in judged["verdicts"].as_array().into_iter().flatten() {
         let destination = &verdict["destination"];
         let name = destination["pod"].as_str().or_else(|| destination["address"].as_str()).unwrap_or_default();
+        // What differs by the endpoint's name alone is told once.
+        let story = format!("{}{}", verdict["egress"], verdict["ingress"]).replace(name, "");
+        match told.iter_mut().find(|(_, _, known)| *known == story) {
+            Some((names, _, _)) => names.push(name.to_owned()),
+            None => told.push((vec![name.to_owned()], verdict, story)),
+        }
+    }
+    for (names, verdict, _) in told {
+        let alike = match names.as_slice() {
+            [name] => name.clone(),
+            [name, others @ ..] => format!("{name} (and alike to {})", others.join(", ")),
+            [] => continue,
+        };
         for direction in ["egress", "ingress"] {
             let report = &verdict[direction];
             let denied = report["ruling"] == "Denied";
             let why = report["why"].as_str().unwrap_or_default();
-            journey.step("policy", if denied { "failed" } else { "ok" }, format!("to {name}, {direction}: {why}"));
+            journey.step("policy", if denied { "failed" } else { "ok" }, format!("to {alike}, {direction}: {why}"));
             for miss in report["nearMisses"].as_array().into_iter().flatten() {
                 let (rule, policy) = (&miss["rule"]["rule"], miss["rule"]["policy"].as_str().unwrap_or_default());
                 let problem = miss["problem"].as_str().unwrap_or_default();
