@@ -1,3 +1,5 @@
+//! Rules of a rollout: sizes step by step, for both strategies.
+
 use super::*;
 use k8s_openapi::api::apps::v1::ReplicaSetStatus;
 use serde_json::{Value, json};

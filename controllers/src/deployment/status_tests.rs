@@ -1,3 +1,5 @@
+//! Rules of a Deployment's conditions: progress, its deadline, and completion.
+
 use super::*;
 use crate::deployment::rollout;
 use serde_json::{Value, json};

@@ -1,3 +1,5 @@
+//! Rules of ownership: who is deleted with an owner, who is disowned, and who is waited for.
+
 use super::*;
 use kube::discovery::ApiResource;
 

@@ -1,3 +1,5 @@
+//! Rules of a Job: how many pods run, when it is tried again, and when it is over.
+
 use super::*;
 use serde_json::{Value, json};
 

@@ -1,3 +1,5 @@
+//! Rules of fit: what a node has room for, and how a refusal is told.
+
 use super::*;
 use informer::Activity;
 use serde_json::{Value, json};

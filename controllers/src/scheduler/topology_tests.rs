@@ -1,3 +1,5 @@
+//! Rules of place: affinity, anti-affinity and spread over domains.
+
 use super::super::cache::Cache;
 use informer::{Activity, Informer, Update};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
