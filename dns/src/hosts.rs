@@ -26,6 +26,11 @@ impl Hosts {
         hosts
     }
 
+    /// Whether one of the names is in this zone.
+    pub(crate) fn any_within(&self, zone: &Name) -> bool {
+        self.addresses.keys().any(|name| zone.zone_of(name))
+    }
+
     /// `None` for a name that is not among them.
     pub(crate) fn lookup(&self, name: &Name, kind: RecordType, ttl: u32) -> Option<Found> {
         if let Some(addresses) = self.addresses.get(name) {

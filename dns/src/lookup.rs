@@ -14,6 +14,8 @@ use std::net::IpAddr;
 /// The version of the specification which the zone follows, and how long that may be remembered.
 const SCHEMA_VERSION: &str = "1.1.0";
 const SCHEMA_TTL: u32 = 28_800;
+/// Refresh, retry and expiry in the SOA record, in seconds. Nobody transfers the zone.
+pub(crate) const SOA_TIMES: [u32; 3] = [7200, 1800, 86_400];
 
 /// What is known about a name and type.
 #[derive(Clone, Debug, PartialEq)]
@@ -113,7 +115,8 @@ impl Zone {
     fn soa_data(&self) -> RData {
         let name = |labels: &[&str]| self.name_below(labels).unwrap_or_else(|| self.origin.clone());
         let (server, contact) = (name(&["ns", "dns"]), name(&["hostmaster"]));
-        RData::SOA(SOA::new(server, contact, self.serial, 7200, 1800, 86_400, self.ttl))
+        let [refresh, retry, expire] = SOA_TIMES.map(|time| i32::try_from(time).unwrap_or(i32::MAX));
+        RData::SOA(SOA::new(server, contact, self.serial, refresh, retry, expire, self.ttl))
     }
 
     fn service_lookup(&self, path: &[&str], kind: RecordType) -> Found {
@@ -124,7 +127,7 @@ impl Zone {
             _ => return Found::NxDomain,
         };
         let Some(service) = self.service(&key) else { return Found::NxDomain };
-        match (below, &**service) {
+        match (below, service) {
             ([], ServiceRecords::ExternalName(target)) => Found::Alias(target.clone()),
             ([], ServiceRecords::ClusterIp { addresses, ports, .. }) => match kind {
                 RecordType::SRV => self.cluster_ip_srv(&key, addresses, ports.iter()),

@@ -1,7 +1,8 @@
 //! The server's front on the machine: UDP and TCP on sockets of the operating system, for `dig` and whoever else asks
 //! from outside the cluster's network.
 //!
-//! The same [`Resolver`] answers as for pods, so the machine hears nothing else.
+//! The same [`Resolver`] answers as for pods, so the machine hears nothing else. What waits is answered together, and the
+//! replies are sent with one system call.
 
 use crate::resolver::{Begun, Resolver};
 use crate::serve::{Listener, serve_tcp};
@@ -79,6 +80,7 @@ async fn serve_udp(resolver: Arc<Resolver>, socket: Arc<UdpSocket>) -> io::Resul
     // Bounded: what the resolver cannot take at once ends at once.
     let mut forwarding = JoinSet::new();
     let mut buffer = vec![0; usize::from(u16::MAX)];
+    let mut replies = Batch::default();
     loop {
         tokio::select! {
             ready = socket.readable() => ready?,
@@ -92,9 +94,12 @@ async fn serve_udp(resolver: Arc<Resolver>, socket: Arc<UdpSocket>) -> io::Resul
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
                 Err(error) => return Err(error),
             };
-            match resolver.begin(&buffer[..length], Transport::Udp) {
+            let request = &buffer[..length];
+            if replies.add(from, |reply| resolver.answer_at_once(request, Transport::Udp, reply)) {
+                continue;
+            }
+            match resolver.begin(request, Transport::Udp) {
                 Begun::Noise => {}
-                // A full socket loses datagrams, as the wire does: the asker asks again.
                 Begun::Done(reply) => drop(socket.try_send_to(&reply.encode(), from)),
                 Begun::Forward(forwarded) => {
                     let (resolver, socket) = (resolver.clone(), socket.clone());
@@ -105,6 +110,62 @@ async fn serve_udp(resolver: Arc<Resolver>, socket: Arc<UdpSocket>) -> io::Resul
                 }
             }
         }
+        replies.send(&socket);
         consume_budget().await;
+    }
+}
+
+/// Replies that are sent with one system call. Their buffers are used again.
+#[derive(Default)]
+struct Batch {
+    replies: Vec<(Vec<u8>, SocketAddr)>,
+    used: usize,
+}
+
+impl Batch {
+    /// Adds the reply that `write` writes, if it writes one.
+    fn add(&mut self, to: SocketAddr, write: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
+        if self.used == self.replies.len() {
+            self.replies.push((Vec::new(), to));
+        }
+        let (reply, address) = &mut self.replies[self.used];
+        *address = to;
+        let written = write(reply);
+        self.used += usize::from(written);
+        written
+    }
+
+    /// Sends them all. A full socket loses datagrams, as the wire does: the asker asks again.
+    fn send(&mut self, socket: &UdpSocket) {
+        let replies = &self.replies[..std::mem::take(&mut self.used)];
+        #[cfg(target_os = "linux")]
+        linux::send(socket, replies);
+        #[cfg(not(target_os = "linux"))]
+        replies.iter().for_each(|(reply, to)| drop(socket.try_send_to(reply, *to)));
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use rustix::io::IoSlice;
+    use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg};
+    use std::net::SocketAddr;
+    use tokio::net::UdpSocket;
+
+    /// sendmmsg(2).
+    pub(super) fn send(socket: &UdpSocket, replies: &[(Vec<u8>, SocketAddr)]) {
+        let addresses: Vec<SocketAddrAny> = replies.iter().map(|(_, to)| SocketAddrAny::from(*to)).collect();
+        let slices: Vec<[IoSlice<'_>; 1]> = replies.iter().map(|(reply, _)| [IoSlice::new(reply)]).collect();
+        let mut control: Vec<SendAncillaryBuffer<'_, '_, '_>> =
+            replies.iter().map(|_| SendAncillaryBuffer::default()).collect();
+        let messages = addresses.iter().zip(&slices).zip(&mut control);
+        let mut messages: Vec<MMsgHdr<'_>> =
+            messages.map(|((to, slice), control)| MMsgHdr::new_with_addr(to, slice, control)).collect();
+        let mut left = &mut messages[..];
+        while !left.is_empty() {
+            // An error is about the first of them: an asker that has gone, or a socket that is full.
+            let sent = sendmmsg(socket, left, SendFlags::DONTWAIT).unwrap_or(1).max(1);
+            left = &mut left[sent..];
+        }
     }
 }

@@ -12,12 +12,15 @@ use netstack::{Host, UdpSocket};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, timeout, timeout_at};
 
+/// Datagrams that are answered before other tasks have their turn.
+const BATCH: usize = 64;
 /// TCP connections at a time; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 512;
 /// Queries of one connection that wait for upstreams; more are not read.
@@ -38,36 +41,54 @@ async fn serve_udp(resolver: Arc<Resolver>, socket: Arc<UdpSocket>) -> io::Resul
     // Bounded: what the resolver cannot take at once ends at once.
     let mut forwarding = JoinSet::new();
     let mut buffer = vec![0; usize::from(u16::MAX)];
+    let mut reply = Vec::new();
     loop {
-        tokio::select! {
-            received = socket.recv_from(&mut buffer) => {
-                let (length, from) = match received {
-                    Ok(received) => received,
-                    // An asker has gone before its answer came.
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
-                    Err(error) => return Err(error),
-                };
+        let mut received = tokio::select! {
+            received = socket.recv_from(&mut buffer) => Some(received),
+            Some(_) = forwarding.join_next() => None,
+        };
+        for _ in 0..BATCH {
+            let (length, from) = match received {
+                Some(Ok(received)) => received,
+                // An asker has gone before its answer came.
+                Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => break,
+                Some(Err(error)) => return Err(error),
+                None => break,
+            };
+            if resolver.answer_at_once(&buffer[..length], Transport::Udp, &mut reply) {
+                send(&socket, &reply, from).await;
+            } else {
                 match resolver.begin(&buffer[..length], Transport::Udp) {
                     Begun::Noise => {}
-                    Begun::Done(reply) => send(&socket, &reply, from).await,
+                    Begun::Done(reply) => send(&socket, &reply.encode(), from).await,
                     Begun::Forward(forwarded) => {
                         let (resolver, socket) = (resolver.clone(), socket.clone());
-                        forwarding.spawn(async move { send(&socket, &resolver.finish(*forwarded).await, from).await });
+                        forwarding.spawn(async move {
+                            send(&socket, &resolver.finish(*forwarded).await.encode(), from).await;
+                        });
                     }
                 }
             }
-            Some(_) = forwarding.join_next() => {}
+            received = waiting(&socket, &mut buffer).await;
         }
         consume_budget().await;
     }
 }
 
-async fn send(socket: &UdpSocket, reply: &Reply, to: SocketAddr) {
-    let bytes = reply.encode();
-    let sent = socket.send_to(&bytes, to).await;
+/// A datagram that is there already.
+async fn waiting(socket: &UdpSocket, buffer: &mut [u8]) -> Option<io::Result<(usize, SocketAddr)>> {
+    std::future::poll_fn(|cx| match socket.poll_recv_from(cx, buffer) {
+        Poll::Ready(received) => Poll::Ready(Some(received)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+async fn send(socket: &UdpSocket, reply: &[u8], to: SocketAddr) {
+    let sent = socket.send_to(reply, to).await;
     // That was about an earlier answer to the same port, whose new owner asks now.
     if sent.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-        let _ = socket.send_to(&bytes, to).await;
+        let _ = socket.send_to(reply, to).await;
     }
 }
 
@@ -104,12 +125,12 @@ pub(crate) async fn serve_tcp(resolver: Arc<Resolver>, listener: impl Listener) 
 /// Answers one connection's queries until the client closes it, or is silent for too long.
 async fn serve_connection(resolver: Arc<Resolver>, stream: impl AsyncRead + AsyncWrite) -> io::Result<()> {
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let mut received = Vec::new();
+    let (mut received, mut at_once) = (Vec::new(), Vec::new());
     let mut waiting = FuturesUnordered::new();
     let mut open = true;
     let mut idle_at = Instant::now() + IDLE;
     while open || !waiting.is_empty() {
-        let reply = tokio::select! {
+        let reply: Option<Reply> = tokio::select! {
             read = timeout_at(idle_at, reader.read_buf(&mut received)), if open && waiting.len() < MAX_PIPELINED => {
                 match read {
                     Ok(Ok(0)) => open = false,
@@ -123,15 +144,20 @@ async fn serve_connection(resolver: Arc<Resolver>, stream: impl AsyncRead + Asyn
             Some(reply) = waiting.next() => Some(reply),
         };
         if let Some(reply) = reply {
-            write(&mut writer, &reply).await?;
+            write(&mut writer, &reply.encode()).await?;
         }
         while waiting.len() < MAX_PIPELINED
             && let Some(request) = next_frame(&mut received)
         {
+            if resolver.answer_at_once(&request, Transport::Tcp, &mut at_once) {
+                write(&mut writer, &at_once).await?;
+                consume_budget().await;
+                continue;
+            }
             match resolver.begin(&request, Transport::Tcp) {
                 // Whoever sends that on a stream is no DNS client.
                 Begun::Noise => return Ok(()),
-                Begun::Done(reply) => write(&mut writer, &reply).await?,
+                Begun::Done(reply) => write(&mut writer, &reply.encode()).await?,
                 Begun::Forward(forwarded) => {
                     let resolver = resolver.clone();
                     waiting.push(async move { resolver.finish(*forwarded).await });
@@ -151,8 +177,7 @@ fn next_frame(received: &mut Vec<u8>) -> Option<Vec<u8>> {
     Some(frame)
 }
 
-async fn write(writer: &mut (impl AsyncWriteExt + Unpin), reply: &Reply) -> io::Result<()> {
-    let bytes = reply.encode();
-    let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
-    timeout(IDLE, writer.write_all(&[&length.to_be_bytes(), bytes.as_slice()].concat())).await?
+async fn write(writer: &mut (impl AsyncWriteExt + Unpin), reply: &[u8]) -> io::Result<()> {
+    let length = u16::try_from(reply.len()).map_err(io::Error::other)?;
+    timeout(IDLE, writer.write_all(&[&length.to_be_bytes(), reply].concat())).await?
 }

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,7 +50,8 @@ pub(crate) struct Endpoint {
     /// Its label below the Service: the hostname, else the dashed address.
     pub(crate) label: String,
     pub(crate) address: IpAddr,
-    pub(crate) ports: Vec<Port>,
+    /// One list for all endpoints of a slice.
+    pub(crate) ports: Arc<[Port]>,
 }
 
 impl ServiceRecords {
@@ -107,14 +109,15 @@ impl Port {
 
 /// The union of the slices: one entry per label and address, with the ports of all slices it is in.
 fn endpoints<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> Vec<Endpoint> {
-    let mut found: BTreeMap<(String, IpAddr), BTreeSet<Port>> = BTreeMap::new();
+    let mut found: BTreeMap<(String, IpAddr), Arc<[Port]>> = BTreeMap::new();
     for slice in slices.filter(|slice| slice.address_type != "FQDN") {
-        let ports: Vec<Port> = slice
+        let ports: BTreeSet<Port> = slice
             .ports
             .iter()
             .flatten()
             .filter_map(|port| Port::of(port.name.as_deref(), port.protocol.as_deref(), port.port))
             .collect();
+        let ports: Arc<[Port]> = ports.into_iter().collect();
         for endpoint in slice.endpoints.iter().flatten() {
             // `ready: null` is ready.
             if endpoint.conditions.as_ref().and_then(|conditions| conditions.ready) == Some(false) {
@@ -125,16 +128,15 @@ fn endpoints<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> Vec<Endpoin
                     Some(hostname) if !hostname.is_empty() => hostname.to_ascii_lowercase(),
                     _ => dashed(address),
                 };
-                found.entry((label, address)).or_default().extend(ports.iter().cloned());
+                let known = found.entry((label, address)).or_insert_with(|| ports.clone());
+                if *known != ports {
+                    let both: BTreeSet<Port> = known.iter().chain(&*ports).cloned().collect();
+                    *known = both.into_iter().collect();
+                }
             }
         }
     }
-    let endpoint = |((label, address), ports): (_, BTreeSet<Port>)| Endpoint {
-        label,
-        address,
-        ports: ports.into_iter().collect(),
-    };
-    found.into_iter().map(endpoint).collect()
+    found.into_iter().map(|((label, address), ports)| Endpoint { label, address, ports }).collect()
 }
 
 /// An address as a label: `10-244-1-5`, `fd00--5`. A label may not end in a dash, so `fd00::` is `fd00--0`.

@@ -98,6 +98,10 @@ impl Dns {
 
     /// Answers one message, for other front ends. `None`: it is no request, say nothing.
     pub async fn answer(&self, request: &[u8], transport: Transport) -> Option<Vec<u8>> {
+        let mut reply = Vec::new();
+        if self.resolver.answer_at_once(request, transport, &mut reply) {
+            return Some(reply);
+        }
         Some(self.resolver.answer(request, transport).await?.encode())
     }
 

@@ -1,11 +1,12 @@
 //! Requests and replies as bytes: what may be asked at all, EDNS0, sizes and truncation.
 
+use crate::prebuilt::Sections;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::{DNSClass, Record, RecordType};
+use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
 
 /// RFC 1035 4.2.1: what a UDP reply may have without EDNS0.
-const MIN_PAYLOAD: u16 = 512;
+pub(crate) const MIN_PAYLOAD: u16 = 512;
 /// The largest UDP reply sent, and the size advertised for requests.
 pub(crate) const MAX_PAYLOAD: u16 = 4096;
 /// RFC 1035 4.1.1.
@@ -159,4 +160,25 @@ impl Reply {
         let written = bytes.get(4..HEADER)?.chunks_exact(2).map(|count| u16::from_be_bytes([count[0], count[1]]));
         written.map(usize::from).eq(sections).then_some(bytes)
     }
+}
+
+/// Answers and additional records as they stand behind the question that they answer; `None` if there are too many.
+pub(crate) fn encode_sections(
+    owner: &Name,
+    kind: RecordType,
+    ttl: u32,
+    records: Vec<RData>,
+    additionals: Vec<Record>,
+) -> Option<Sections> {
+    let mut message = Message::response(0, OpCode::Query);
+    message.queries.push(Query::query(owner.clone(), kind));
+    message.add_answers(records.into_iter().map(|data| Record::from_rdata(owner.clone(), ttl, data)));
+    message.add_additionals(additionals);
+    let question = HEADER + owner.to_bytes().ok()?.len() + 4;
+    let bytes = Reply { message, limit: u16::MAX }.encode();
+    let count = |at: usize| Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]));
+    let truncated = bytes.get(2)? & 0x02 != 0;
+    let counts = [count(6)?, count(8)?, count(10)?];
+    (!truncated).then_some(())?;
+    Some(Sections { counts, bytes: bytes.get(question..)?.to_vec() })
 }

@@ -5,9 +5,11 @@
 //! which they came.
 
 use crate::config::{Config, PodRecords};
+use crate::prebuilt::{ServiceAnswers, wire_key};
 use crate::service::{Key, ServiceRecords};
 use hickory_proto::rr::Name;
-use imbl::{OrdMap, OrdSet};
+use hickory_proto::serialize::binary::BinEncodable;
+use imbl::{HashMap, OrdMap, OrdSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -16,6 +18,8 @@ use std::sync::Arc;
 pub(crate) struct Zone {
     /// The zone's name, such as `cluster.local.`.
     pub(crate) origin: Name,
+    /// The same as it stands on the wire.
+    pub(crate) origin_wire: Box<[u8]>,
     pub(crate) ttl: u32,
     pub(crate) pod_records: PodRecords,
     /// The Service in front of this server.
@@ -25,11 +29,13 @@ pub(crate) struct Zone {
     /// Whether every kind has been listed: before that, "there is none" cannot be said.
     pub(crate) complete: bool,
     namespaces: OrdSet<String>,
-    services: OrdMap<Key, Arc<ServiceRecords>>,
-    cluster_ips: OrdSet<(IpAddr, Key)>,
-    endpoint_ips: OrdSet<(IpAddr, Key)>,
+    services: OrdMap<Key, Arc<ServiceAnswers>>,
+    /// The same by [`wire_key`].
+    pub(crate) answers: HashMap<Box<[u8]>, Arc<ServiceAnswers>>,
+    cluster_ips: OrdSet<(IpAddr, Arc<Key>)>,
+    endpoint_ips: OrdSet<(IpAddr, Arc<Key>)>,
     pods: OrdMap<Key, Vec<IpAddr>>,
-    pod_ips: OrdSet<(IpAddr, Key)>,
+    pod_ips: OrdSet<(IpAddr, Arc<Key>)>,
 }
 
 impl Zone {
@@ -41,6 +47,7 @@ impl Zone {
         let mut origin = Name::from_ascii(&config.zone).expect("the cluster's domain is a domain name").to_lowercase();
         origin.set_fqdn(true);
         Zone {
+            origin_wire: origin.to_bytes().expect("a name has bytes").into(),
             origin,
             ttl: config.ttl_seconds(),
             pod_records: config.pods,
@@ -49,6 +56,7 @@ impl Zone {
             complete: false,
             namespaces: OrdSet::new(),
             services: OrdMap::new(),
+            answers: HashMap::new(),
             cluster_ips: OrdSet::new(),
             endpoint_ips: OrdSet::new(),
             pods: OrdMap::new(),
@@ -61,8 +69,9 @@ impl Zone {
     }
 
     /// The Service of that name, in a namespace that exists.
-    pub(crate) fn service(&self, key: &Key) -> Option<&Arc<ServiceRecords>> {
-        self.services.get(key).filter(|_| self.has_namespace(&key.namespace))
+    pub(crate) fn service(&self, key: &Key) -> Option<&ServiceRecords> {
+        let found = self.services.get(key).filter(|_| self.has_namespace(&key.namespace));
+        found.map(|service| &service.records)
     }
 
     /// The Service whose ClusterIP this is.
@@ -92,19 +101,26 @@ impl Zone {
     /// Replaces a Service's records; `None` removes them. Whether this changed the zone.
     pub(crate) fn set_service(&mut self, key: &Key, records: Option<ServiceRecords>) -> bool {
         let old = self.services.get(key).cloned();
-        if old.as_deref() == records.as_ref() {
+        let old = old.as_ref().map(|service| &service.records);
+        if old == records.as_ref() {
             return false;
         }
+        let shared = Arc::new(key.clone());
         if let Some(old) = old {
-            old.cluster_ips().iter().for_each(|ip| drop(self.cluster_ips.remove(&(*ip, key.clone()))));
-            old.endpoints().iter().for_each(|end| drop(self.endpoint_ips.remove(&(end.address, key.clone()))));
+            old.cluster_ips().iter().for_each(|ip| drop(self.cluster_ips.remove(&(*ip, shared.clone()))));
+            old.endpoints().iter().for_each(|end| drop(self.endpoint_ips.remove(&(end.address, shared.clone()))));
         }
         match records {
-            None => drop(self.services.remove(key)),
+            None => {
+                self.services.remove(key);
+                self.answers.remove(&wire_key(key));
+            }
             Some(records) => {
-                self.cluster_ips.extend(records.cluster_ips().iter().map(|ip| (*ip, key.clone())));
-                self.endpoint_ips.extend(records.endpoints().iter().map(|end| (end.address, key.clone())));
-                self.services.insert(key.clone(), Arc::new(records));
+                self.cluster_ips.extend(records.cluster_ips().iter().map(|ip| (*ip, shared.clone())));
+                self.endpoint_ips.extend(records.endpoints().iter().map(|end| (end.address, shared.clone())));
+                let answers = Arc::new(ServiceAnswers::new(records, self.ttl));
+                self.answers.insert(wire_key(key), answers.clone());
+                self.services.insert(key.clone(), answers);
             }
         }
         true
@@ -116,8 +132,9 @@ impl Zone {
         if old == addresses {
             return false;
         }
-        old.into_iter().for_each(|ip| drop(self.pod_ips.remove(&(ip, key.clone()))));
-        self.pod_ips.extend(addresses.iter().map(|ip| (*ip, key.clone())));
+        let shared = Arc::new(key.clone());
+        old.into_iter().for_each(|ip| drop(self.pod_ips.remove(&(ip, shared.clone()))));
+        self.pod_ips.extend(addresses.iter().map(|ip| (*ip, shared.clone())));
         if addresses.is_empty() {
             self.pods.remove(key);
         } else {
@@ -127,7 +144,7 @@ impl Zone {
     }
 }
 
-fn at(index: &OrdSet<(IpAddr, Key)>, address: IpAddr) -> impl Iterator<Item = &Key> {
-    let entries = index.range((address, Key::least())..);
-    entries.take_while(move |(ip, _)| *ip == address).map(|(_, key)| key)
+fn at(index: &OrdSet<(IpAddr, Arc<Key>)>, address: IpAddr) -> impl Iterator<Item = &Key> {
+    let entries = index.range((address, Arc::new(Key::least()))..);
+    entries.take_while(move |(ip, _)| *ip == address).map(|(_, key)| &**key)
 }

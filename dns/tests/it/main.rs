@@ -8,6 +8,7 @@ mod garbage;
 mod machine;
 mod names;
 mod pods;
+mod prebuilt;
 mod reverse;
 mod spec_2_2_version;
 mod spec_2_3_cluster_ip;
