@@ -1,10 +1,12 @@
 //! Other servers with the same zone, and dnsperf, which asks them all.
 
 use crate::{ROUNDS, world};
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::ffi::OsStr;
 use std::fmt::Write;
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -41,19 +43,24 @@ impl Other {
         self.port
     }
 
-    /// Its processor time so far.
+    /// Its processor time so far, with that of the processes it has made.
     pub(crate) fn time(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
-        // The name, in parentheses, may have spaces; user and system time are the 14th and 15th field.
-        let fields = stat.rsplit(')').next().unwrap_or_default();
-        let ticks = fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u32>().ok());
+        let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let ticks = processes.filter_map(|process| {
+            let stat = std::fs::read_to_string(process.path().join("stat")).ok()?;
+            // The name, in parentheses, may have spaces; the group is the 5th field, user and system time the 14th and 15th.
+            let fields: Vec<u32> = stat.rsplit(')').next()?.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
+            (*fields.get(2)? == self.child.id()).then_some(fields.get(11)? + fields.get(12)?)
+        });
         TICK * ticks.sum::<u32>()
     }
 }
 
 impl Drop for Other {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        // Its group is its own, see `start_all`.
+        let group = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let _ = group.map(|group| kill_process_group(group, Signal::KILL));
         let _ = self.child.wait();
     }
 }
@@ -84,7 +91,8 @@ pub(crate) fn start_all(dir: &Path) -> io::Result<Vec<Other>> {
         let home = dir.join(name);
         std::fs::create_dir_all(&home)?;
         let mut command = command(&home, port)?;
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        let command = command.process_group(0).stdin(Stdio::null());
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         let other = Other { name, port, child };
         if answers(port) {
             started.push(other);
