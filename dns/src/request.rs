@@ -44,15 +44,8 @@ impl<'a> Request<'a> {
         if !usual {
             return None;
         }
-        let mut request = Request {
-            bytes,
-            name: [0; MAX_NAME],
-            labels: [0; MAX_LABELS],
-            count: 0,
-            length: 0,
-            kind: 0,
-            edns: None,
-        };
+        let mut request =
+            Request { bytes, name: [0; MAX_NAME], labels: [0; MAX_LABELS], count: 0, length: 0, kind: 0, edns: None };
         let mut at = HEADER;
         loop {
             let label = usize::from(*bytes.get(at)?);

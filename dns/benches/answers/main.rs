@@ -57,7 +57,11 @@ fn table_figures() {
             changes.push(begun.elapsed());
         }
         changes.sort();
-        println!("{:<44}{:>12.3} ms", "one changed slice, to the new zone (median)", changes[100].as_secs_f64() * 1000.0);
+        println!(
+            "{:<44}{:>12.3} ms",
+            "one changed slice, to the new zone (median)",
+            changes[100].as_secs_f64() * 1000.0
+        );
         let questions = world::questions(SERVICES);
         let asked = 400_000;
         let begun = Instant::now();

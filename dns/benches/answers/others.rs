@@ -49,7 +49,8 @@ impl Other {
         let ticks = processes.filter_map(|process| {
             let stat = std::fs::read_to_string(process.path().join("stat")).ok()?;
             // The name, in parentheses, may have spaces; the group is the 5th field, user and system time the 14th and 15th.
-            let fields: Vec<u32> = stat.rsplit(')').next()?.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
+            let fields: Vec<u32> =
+                stat.rsplit(')').next()?.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
             (*fields.get(2)? == self.child.id()).then_some(fields.get(11)? + fields.get(12)?)
         });
         TICK * ticks.sum::<u32>()
@@ -172,7 +173,21 @@ pub(crate) fn measure(name: &str, port: u16, dir: &Path, time: impl Fn() -> Dura
     for _ in 0..ROUNDS {
         let before = time();
         let mut command = Command::new("dnsperf");
-        command.args(["-s", "127.0.0.1", "-p", &port.to_string(), "-l", SECONDS, "-q", OUTSTANDING, "-c", "4", "-T", "1", "-d"]);
+        command.args([
+            "-s",
+            "127.0.0.1",
+            "-p",
+            &port.to_string(),
+            "-l",
+            SECONDS,
+            "-q",
+            OUTSTANDING,
+            "-c",
+            "4",
+            "-T",
+            "1",
+            "-d",
+        ]);
         let output = command.arg(dir.join("questions")).output()?;
         let spent = time() - before;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();

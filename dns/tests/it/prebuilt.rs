@@ -15,7 +15,9 @@ async fn services() -> Cluster {
     cluster.service("default", "db", json!({"clusterIP": "None", "ports": ports})).await;
     cluster.service("default", "empty", json!({"clusterIP": "None"})).await;
     cluster.service("default", "many", json!({"clusterIP": "None"})).await;
-    cluster.service("default", "alias", json!({"type": "ExternalName", "externalName": "web.default.svc.cluster.local"})).await;
+    cluster
+        .service("default", "alias", json!({"type": "ExternalName", "externalName": "web.default.svc.cluster.local"}))
+        .await;
     cluster.service("late", "web", json!({"clusterIP": "10.96.1.2"})).await;
     let (yes, no) = (json!(true), json!(false));
     let v4 = [("10.244.1.5", "db-0", yes.clone()), ("10.244.1.6", "", yes.clone()), ("10.244.1.7", "db-2", no)];
@@ -30,12 +32,25 @@ async fn services() -> Cluster {
 }
 
 fn names() -> Vec<String> {
-    let mut names: Vec<String> = ["", "svc.", "default.svc.", "pod.", "foo.", "a.dns-version.", "dns.", "ns.dns.", "WeB.Default.SVC."]
-        .map(str::to_owned)
-        .to_vec();
+    let mut names: Vec<String> =
+        ["", "svc.", "default.svc.", "pod.", "foo.", "a.dns-version.", "dns.", "ns.dns.", "WeB.Default.SVC."]
+            .map(str::to_owned)
+            .to_vec();
     for service in ["web", "db", "empty", "many", "alias", "missing"] {
         for namespace in ["default", "prod", "late", "nowhere"] {
-            let below = ["", "db-0.", "db-2.", "10-244-1-6.", "fd00--0.", "_http._tcp.", "_dns._udp.", "_p._tcp.", "_x._tcp.", "http.tcp.", "a.b.c."];
+            let below = [
+                "",
+                "db-0.",
+                "db-2.",
+                "10-244-1-6.",
+                "fd00--0.",
+                "_http._tcp.",
+                "_dns._udp.",
+                "_p._tcp.",
+                "_x._tcp.",
+                "http.tcp.",
+                "a.b.c.",
+            ];
             names.extend(below.map(|label| format!("{label}{service}.{namespace}.svc.")));
         }
     }
