@@ -13,6 +13,7 @@ use crate::in_process::{self, client};
 use crate::introspection;
 use crate::nodes::{Nodes, PolicyGate};
 use crate::pki::Pki;
+use crate::residents::Residents;
 use crate::signer::ClusterSigner;
 use crate::snapshot;
 use anyhow::{Context, Result};
@@ -368,7 +369,8 @@ impl Builder {
 
         let cluster_dns = ClusterDns { service: self.addresses.dns().into(), zone: ZONE.to_owned(), node_resolv_conf };
         let tags = Arc::new(AtomicU64::new(1));
-        let gate = Arc::new(PolicyGate(policy.clone()));
+        let residents = Arc::new(Residents::default());
+        let gate = Arc::new(PolicyGate { policy: policy.clone(), residents: residents.clone() });
         let mut kubelets = Vec::new();
         for (index, (name, ip)) in (1..).zip(&nodes) {
             let config = kubelet::Config {
@@ -392,10 +394,9 @@ impl Builder {
         api.set_pod_streams(nodes.clone());
         let asked = (&proxy, &policy, &dns, &nodes);
         let networks = inside.iter().map(|(ip, prefix)| ((*ip).into(), *prefix)).collect();
-        introspection::install(
-            &api,
-            introspection::Sources::new(&informers, network.clone(), (cluster_dns, networks), asked),
-        );
+        let known = (residents, self.addresses.gateway.into());
+        let sources = introspection::Sources::new(&informers, network.clone(), (cluster_dns, networks), asked, known);
+        tasks.spawn(introspection::install(&api, sources, client(&api, identities::component("network-policy-events"))));
         progress("nodes");
 
         let mut server = Server::new(api.router(), pki.tls()?);

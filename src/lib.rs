@@ -14,6 +14,7 @@ mod in_process;
 mod introspection;
 mod nodes;
 mod pki;
+mod residents;
 mod signer;
 mod snapshot;
 

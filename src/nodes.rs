@@ -1,5 +1,6 @@
 //! The nodes as the API server sees them, and the gate through which every pod passes before its first packet.
 
+use crate::residents::Residents;
 use apiserver::pod_streams::{ContainerRef, Duplex, ExecStreams, LogOptions, LogStream, PodStreams};
 use apiserver::status::Status;
 use async_trait::async_trait;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 /// All kubelets of the cluster.
 pub(crate) struct Nodes {
@@ -220,16 +222,21 @@ fn shared_terminal(output: Output) -> (Output, Output) {
     (Box::new(Shared(shared.clone())), Box::new(Shared(shared)))
 }
 
-/// Puts every pod under its policies before its first program runs.
-pub(crate) struct PolicyGate(pub(crate) Arc<Policy>);
+/// Puts every pod under its policies before its first program runs, and into the book of who has which address.
+pub(crate) struct PolicyGate {
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) residents: Arc<Residents>,
+}
 
 #[async_trait]
 impl SandboxHooks for PolicyGate {
     async fn before_start(&self, pod: &Pod, addresses: &[IpAddr]) {
-        self.0.attach(pod, addresses).await;
+        self.residents.arrive(pod, addresses);
+        self.policy.attach(pod, addresses).await;
     }
 
     fn removed(&self, addresses: &[IpAddr]) {
-        self.0.detach(addresses);
+        self.residents.depart(addresses, Instant::now());
+        self.policy.detach(addresses);
     }
 }

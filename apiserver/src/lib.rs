@@ -134,7 +134,11 @@ struct Inner {
     flow_control: flow_control::FlowControl,
     metrics: metrics::Metrics,
     hubs: fan_out::Hubs,
+    further_metrics: Mutex<Vec<MetricsSource>>,
 }
+
+/// Writes families of metrics in Prometheus' text format.
+type MetricsSource = Arc<dyn Fn(&mut String) + Send + Sync>;
 
 impl ApiServer {
     /// A server of these kinds over `store`.
@@ -155,6 +159,7 @@ impl ApiServer {
             flow_control: flow_control::FlowControl::new(config.max_in_flight),
             metrics: metrics::Metrics::default(),
             hubs: fan_out::Hubs::default(),
+            further_metrics: Mutex::default(),
             config,
         };
         ApiServer { inner: Arc::new(inner) }
@@ -224,6 +229,25 @@ impl ApiServer {
     /// Hands the whole HTTP request of a resource over, such as `pods/exec`.
     pub fn set_connector(&self, group: &str, version: &str, resource: &str, connector: Arc<dyn Connector>) {
         self.inner.connectors.write().insert(extension::key(group, version, resource), connector);
+    }
+
+    /// Adds to what `/metrics` says: `write` is asked each time, and writes whole families in Prometheus' text format.
+    pub fn add_metrics(&self, write: impl Fn(&mut String) + Send + Sync + 'static) {
+        self.inner.further_metrics.lock().push(Arc::new(write));
+    }
+
+    /// Whether `user` may do that too: for what touches more than its own path says.
+    ///
+    /// # Errors
+    /// 403 in the usual words.
+    pub async fn authorize(&self, user: &UserInfo, request: &request::RequestInfo) -> Result<(), status::Status> {
+        match self.inner.config.authorizer.authorize(user, request).await {
+            authz::Decision::Allow(_) => Ok(()),
+            authz::Decision::Deny(reason) => {
+                let why = authz::refusal(user, request, &reason);
+                Err(status::Status::forbidden(&request.group, &request.resource, &request.name, &why))
+            }
+        }
     }
 
     /// Makes running watches that asked for bookmarks send one as soon as they have caught up.

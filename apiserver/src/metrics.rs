@@ -168,6 +168,8 @@ impl ApiServer {
         }
         family(&mut out, "coracle_store_revision", "counter", "The newest revision of the store.");
         let _ = writeln!(out, "coracle_store_revision {}", self.revision().0);
+        let further = self.inner.further_metrics.lock().clone();
+        further.iter().for_each(|write| write(&mut out));
         out
     }
 }

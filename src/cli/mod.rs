@@ -75,7 +75,7 @@ enum Command {
     Trace(trace::Trace),
     /// Ask the cluster's DNS
     Dig(dig::Dig),
-    /// List the live flows of the virtual network
+    /// List the live flows of the virtual network, or follow its flow log
     Flows(flows::Flows),
     /// Check expectations of who can talk to whom, in a throw-away cluster, by computation and by real packets
     Test(test::Test),

@@ -6,7 +6,7 @@
 
 use super::pcapng::Writer;
 use super::place::full_name;
-use super::{Sources, alive};
+use super::{Asker, Sources, alive};
 use apiserver::ApiServer;
 use apiserver::extension::Connector;
 use apiserver::request::Query;
@@ -42,11 +42,19 @@ struct Seen {
 impl Connector for Captures {
     async fn connect(&self, server: &ApiServer, request: Request) -> Result<Response, Status> {
         let sources = self.0.clone();
+        let asker = Asker::of(server, request.extensions())?;
         let query = Query::new(request.uri());
         let only_dropped = query.flag("dropped");
         let mut ports = Vec::new();
         for name in query.values("pod") {
-            ports.push(sources.port_of(name)?);
+            asker.may_name(name, asker.home("")).await?;
+            ports.push(sources.port_of(name, asker.home(""))?);
+        }
+        if ports.is_empty()
+            && let Some(namespace) = asker.namespace()
+        {
+            let why = format!("pod: Required value: in a namespace pods are captured; name one of {namespace:?}");
+            return Err(Status::bad_request(why));
         }
         let taps: Vec<BoxStream<'static, Seen>> = if ports.is_empty() {
             vec![packets(sources.network.tap(None), None)]
@@ -117,8 +125,8 @@ impl Names {
 
 impl Sources {
     /// The port of a pod that runs.
-    fn port_of(&self, name: &str) -> Result<PortTag, Status> {
-        let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
+    fn port_of(&self, name: &str, home: &str) -> Result<PortTag, Status> {
+        let (namespace, name) = name.split_once('/').unwrap_or((home, name));
         let pod = self.pods.get(namespace, name).ok_or_else(|| Status::not_found("", "pods", name))?;
         let host = alive(&self.nodes)?.pod_host(&pod);
         let why =

@@ -1,5 +1,6 @@
 //! `Flow`: the connection-tracking table of the virtual network, with the names of both ends.
 
+use super::flow_log::verdict;
 use super::place::{full_name, on_pod_network, pod_address, protocol_name};
 use super::{GROUP, Sources, VERSION, alive};
 use apiserver::registry::ResourceKind;
@@ -42,25 +43,18 @@ pub(super) fn schema() -> Value {
 }
 
 /// One flow by its name.
-pub(super) fn get(sources: &Sources, name: &str) -> Result<Value, Status> {
-    let mut list = list(sources, &Query::default())?;
+pub(super) fn get(sources: &Sources, name: &str, namespace: &str) -> Result<Value, Status> {
+    let mut list = list(sources, &Query::default(), namespace)?;
     let items = list["items"].as_array_mut().into_iter().flatten();
     let found = items.into_iter().find(|item| item["metadata"]["name"] == name).map(Value::take);
     found.ok_or_else(|| Status::not_found(GROUP, "flows", name))
 }
 
-/// Lists the flows; `?verdict=dropped|forwarded` and `?pod=NAMESPACE/NAME` narrow the list.
-pub(super) fn list(sources: &Sources, query: &Query) -> Result<Value, Status> {
+/// Lists the flows of a namespace's pods, or all; `?verdict=dropped|forwarded` and `?pod=NAMESPACE/NAME` narrow the list.
+pub(super) fn list(sources: &Sources, query: &Query, namespace: &str) -> Result<Value, Status> {
     alive(&sources.policy)?;
-    let verdict = match query.text("verdict").map(str::to_ascii_lowercase).as_deref() {
-        None => None,
-        Some("dropped") => Some("DROPPED"),
-        Some("forwarded") => Some("FORWARDED"),
-        Some(other) => {
-            let why = format!("verdict: Unsupported value: {other:?}: supported values: \"dropped\", \"forwarded\"");
-            return Err(Status::bad_request(why));
-        }
-    };
+    let verdict = verdict(query)?;
+    let wanted = if namespace.is_empty() { query.text("namespace").unwrap_or_default() } else { namespace };
     let pods: HashMap<IpAddr, String> = sources
         .pods
         .list()
@@ -74,6 +68,11 @@ pub(super) fn list(sources: &Sources, query: &Query) -> Result<Value, Status> {
         .iter()
         .map(|flow| item(flow, &pods))
         .filter(|item| verdict.is_none_or(|verdict| item["verdict"] == verdict))
+        .filter(|item| {
+            let ends = ["source", "destination"].iter().filter_map(|end| item[*end]["pod"].as_str());
+            let mut namespaces = ends.filter_map(|pod| pod.split_once('/')).map(|(namespace, _)| namespace);
+            wanted.is_empty() || namespaces.any(|its| its == wanted)
+        })
         .filter(|item| {
             let end = |end: &str, pod: &str| item[end]["pod"] == pod;
             query.text("pod").is_none_or(|pod| end("source", pod) || end("destination", pod))

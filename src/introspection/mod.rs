@@ -12,11 +12,19 @@
 //! | `reachabilities` | who can talk to whom, computed, and if wanted measured by real connections |
 //! | `flows` | the connection-tracking table, with names |
 //!
-//! Two are streams: `captures` (packets as they pass, for `coracle capture`) and `tunnels` (a TCP connection into the cluster, for
-//! `coracle proxy`).
+//! Three are streams: `flowlogs` (what happens to flows, for `coracle flows -f`), `captures` (packets as they pass, for
+//! `coracle capture`) and `tunnels` (a TCP connection into the cluster, for `coracle proxy`).
+//!
+//! All but the tunnels can be asked in a namespace, by who has the right there, or of the whole cluster: see [`asker`].
+//! Denied packets become Events too ([`denials`]), and what the network counts stands in the API's `/metrics` ([`metrics`]).
 
+mod asker;
 mod capture;
+mod denials;
+mod flow_log;
 mod flows;
+mod hubble;
+mod metrics;
 mod name_lookup;
 mod pcapng;
 mod place;
@@ -26,23 +34,29 @@ mod trace;
 mod tunnel;
 
 use crate::nodes::Nodes;
+use crate::residents::Residents;
 use apiserver::ApiServer;
 use apiserver::extension::{Connector, VirtualRequest, VirtualResource};
 use apiserver::registry::{Column, ResourceKind};
 use apiserver::schema::ObjectRef;
 use apiserver::schema::structural::object_type;
 use apiserver::status::{FieldError, Status};
+use asker::Asker;
 use async_trait::async_trait;
 use capture::Captures;
+use denials::Denials;
 use dns::Dns;
+use flow_log::FlowLogs;
 use informer::{Informer, Informers};
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use kubelet::resolv_conf::ClusterDns;
 use netstack::Network;
 use policy::{Policy, PolicyTable};
 use proxy::Proxy;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use std::net::IpAddr;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use tunnel::{Networks, Tunnels};
 
@@ -63,6 +77,11 @@ pub(crate) struct Sources {
     pub(crate) networks: Networks,
     pub(crate) pods: Informer<Pod>,
     pub(crate) services: Informer<Service>,
+    pub(crate) node_objects: Informer<Node>,
+    /// Who had which address when.
+    pub(crate) residents: Arc<Residents>,
+    /// Where pods reach the API.
+    pub(crate) api_address: IpAddr,
 }
 
 impl Sources {
@@ -71,6 +90,7 @@ impl Sources {
         network: Network,
         (cluster_dns, networks): (ClusterDns, Networks),
         (proxy, policy, dns, nodes): (&Arc<Proxy>, &Arc<Policy>, &Arc<Dns>, &Arc<Nodes>),
+        (residents, api_address): (Arc<Residents>, IpAddr),
     ) -> Self {
         Sources {
             proxy: Arc::downgrade(proxy),
@@ -82,6 +102,9 @@ impl Sources {
             networks,
             pods: informers.of(),
             services: informers.of(),
+            node_objects: informers.of(),
+            residents,
+            api_address,
         }
     }
 
@@ -149,8 +172,8 @@ fn spec<T: DeserializeOwned>(body: &Value) -> Result<T, Refusal> {
 /// One kind of question.
 #[async_trait]
 trait Question: Send + Sync + 'static {
-    /// The `status` that answers `body`.
-    async fn status(&self, sources: &Sources, body: &Value) -> Result<Value, Refusal>;
+    /// The `status` that answers `body`, as far as `asker` may know it.
+    async fn status(&self, sources: &Sources, asker: &Asker, body: &Value) -> Result<Value, Refusal>;
 }
 
 struct Asked<Q> {
@@ -166,7 +189,9 @@ impl<Q: Question> VirtualResource for Asked<Q> {
         if !body.is_object() {
             return Err(Status::bad_request("the body of the request is no object"));
         }
-        let answered = self.question.status(&self.sources, &body).await;
+        let (server, user, info) = (request.server.clone(), request.user.clone(), request.info.clone());
+        let asker = Asker { server, user, info };
+        let answered = self.question.status(&self.sources, &asker, &body).await;
         body["status"] = answered.map_err(|refusal| match refusal {
             Refusal::Field(error) => Status::invalid(GROUP, self.kind, "", &[error]),
             Refusal::Status(status) => status,
@@ -184,17 +209,21 @@ struct Listed(Arc<Sources>);
 impl VirtualResource for Listed {
     async fn answer(&self, request: VirtualRequest<'_>) -> Result<Value, Status> {
         match request.info.name.as_str() {
-            "" => flows::list(&self.0, request.query),
+            "" => flows::list(&self.0, request.query, &request.info.namespace),
             // A list narrowed to one name by a field selector has a name too.
-            name if request.info.verb == "get" => flows::get(&self.0, name),
+            name if request.info.verb == "get" => flows::get(&self.0, name, &request.info.namespace),
             _ => Err(Status::bad_request("flows know no field selectors; narrow the list with verdict= and pod=")),
         }
     }
 }
 
-/// Adds the group to the API.
-pub(crate) fn install(api: &ApiServer, sources: Sources) {
+/// Adds the group to the API, and what tells of denials: `events` writes them. The task ends with the network.
+pub(crate) fn install(api: &ApiServer, sources: Sources, events: kube::Client) -> impl Future<Output = ()> + Send + use<> {
     let sources = Arc::new(sources);
+    let suppressed = Arc::new(AtomicU64::new(0));
+    let denials = Denials::new(&sources, events, api.now(), suppressed.clone()).run(sources.network.flow_events(true, 0));
+    let counted = Arc::downgrade(&sources);
+    api.add_metrics(move |out| metrics::write(&counted, &suppressed, out));
     ask(api, &sources, ("PolicyReview", "policyreviews"), policy_review::SCHEMA, policy_review::PolicyReview);
     ask(api, &sources, ("Trace", "traces"), trace::SCHEMA, trace::Trace);
     ask(api, &sources, ("NameLookup", "namelookups"), name_lookup::SCHEMA, name_lookup::NameLookup);
@@ -203,12 +232,15 @@ pub(crate) fn install(api: &ApiServer, sources: Sources) {
     let flow = kind("Flow", "flows").with_verbs(&["get", "list"]).with_table(columns, flows::row);
     api.add_kind(flow.with_schema(object("Flow", &flows::schema())));
     api.set_virtual_resource(GROUP, VERSION, "flows", Arc::new(Listed(sources.clone())));
-    stream(api, ("Tunnel", "tunnels"), "A TCP connection to ?to=HOST:PORT.", Arc::new(Tunnels(sources.clone())));
-    stream(api, ("Capture", "captures"), "Packets as they pass, as pcapng.", Arc::new(Captures(sources)));
+    stream(api, kind("FlowLog", "flowlogs"), "What happens to flows, as JSON lines.", Arc::new(FlowLogs(sources.clone())));
+    stream(api, kind("Capture", "captures"), "Packets as they pass, as pcapng.", Arc::new(Captures(sources.clone())));
+    let tunnel = kind("Tunnel", "tunnels").cluster_scoped();
+    stream(api, tunnel, "A TCP connection to ?to=HOST:PORT.", Arc::new(Tunnels(sources)));
+    denials
 }
 
 fn kind(kind: &'static str, plural: &'static str) -> ResourceKind {
-    ResourceKind::new(GROUP, VERSION, kind, plural).cluster_scoped()
+    ResourceKind::new(GROUP, VERSION, kind, plural)
 }
 
 /// The type of a kind.
@@ -217,15 +249,11 @@ fn object(name: &str, schema: &Value) -> ObjectRef {
 }
 
 /// A kind that is no object at all but a stream; its query says what is wanted.
-fn stream(
-    api: &ApiServer,
-    (name, plural): (&'static str, &'static str),
-    description: &str,
-    connector: Arc<dyn Connector>,
-) {
+fn stream(api: &ApiServer, kind: ResourceKind, description: &str, connector: Arc<dyn Connector>) {
     let schema = json!({"type": "object", "description": description, "properties": {}});
-    api.add_kind(kind(name, plural).with_verbs(&["create"]).with_schema(object(name, &schema)));
-    api.set_connector(GROUP, VERSION, plural, connector);
+    let (name, plural) = (kind.kind.to_string(), kind.plural.to_string());
+    api.add_kind(kind.with_verbs(&["create"]).with_schema(object(&name, &schema)));
+    api.set_connector(GROUP, VERSION, &plural, connector);
 }
 
 /// `fields`: name, type (`string`, `boolean`, `strings`, `objects`) and description of the spec's fields.

@@ -1,7 +1,7 @@
 //! `NameLookup`: what the cluster's DNS answers, with the search list that a pod walks.
 
 use super::place::Party;
-use super::{Question, Refusal, Sources, alive, spec};
+use super::{Asker, Question, Refusal, Sources, alive, spec};
 use apiserver::status::FieldError;
 use async_trait::async_trait;
 use dns::{Answer, QueryError};
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 pub(super) const SCHEMA: &[(&str, &str, &str)] = &[
-    ("namespace", "string", "Where `from` is looked for. Default: default."),
+    ("namespace", "string", "Where `from` is looked for. Default: the namespace that is asked in, or default."),
     ("name", "string", "The name to look up."),
     ("type", "string", "The record type: A, AAAA, SRV, PTR, CNAME, TXT, NS or SOA. Default: A."),
     ("from", "string", "POD or NAMESPACE/POD whose resolv.conf is followed. Without one the name is asked as it is."),
@@ -29,7 +29,7 @@ struct Spec {
 
 impl Default for Spec {
     fn default() -> Self {
-        Spec { namespace: "default".into(), name: String::new(), r#type: "A".into(), from: String::new() }
+        Spec { namespace: String::new(), name: String::new(), r#type: "A".into(), from: String::new() }
     }
 }
 
@@ -37,14 +37,14 @@ pub(super) struct NameLookup;
 
 #[async_trait]
 impl Question for NameLookup {
-    async fn status(&self, sources: &Sources, body: &Value) -> Result<Value, Refusal> {
+    async fn status(&self, sources: &Sources, asker: &Asker, body: &Value) -> Result<Value, Refusal> {
         let spec: Spec = spec(body)?;
         if spec.name.is_empty() {
             return Err(FieldError::required("spec.name", "").into());
         }
         let pod = match spec.from.as_str() {
             "" => None,
-            from => match sources.party("spec.from", from, &spec.namespace)? {
+            from => match sources.named(asker, from, &spec.namespace).await? {
                 Party::Pod(pod, _) => Some(pod),
                 Party::Service(_) | Party::Address(_) => {
                     return Err(FieldError::invalid("spec.from", &from.into(), "must be POD or NAMESPACE/POD").into());

@@ -1,7 +1,7 @@
 //! `PolicyReview`: may this flow pass, by which rule of which policy, and if not, how near came each rule.
 
 use super::place::{EPHEMERAL, Party, Target, full_name};
-use super::{Question, Refusal, Sources, alive, spec};
+use super::{Asker, Question, Refusal, Sources, alive, spec};
 use apiserver::status::FieldError;
 use async_trait::async_trait;
 use netstack::{FiveTuple, NewFlow, PortTag};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
 
 pub(super) const SCHEMA: &[(&str, &str, &str)] = &[
-    ("namespace", "string", "Where names without a namespace are looked for. Default: default."),
+    ("namespace", "string", "Where names without a namespace are looked for. Default: the namespace that is asked in, or default."),
     ("from", "string", "Who sends: POD, NAMESPACE/POD or an IP address."),
     (
         "to",
@@ -39,7 +39,7 @@ struct Spec {
 impl Default for Spec {
     fn default() -> Self {
         Spec {
-            namespace: "default".into(),
+            namespace: String::new(),
             from: String::new(),
             to: String::new(),
             policies: Vec::new(),
@@ -52,14 +52,19 @@ pub(super) struct PolicyReview;
 
 #[async_trait]
 impl Question for PolicyReview {
-    async fn status(&self, sources: &Sources, body: &Value) -> Result<Value, Refusal> {
+    async fn status(&self, sources: &Sources, asker: &Asker, body: &Value) -> Result<Value, Refusal> {
         let spec: Spec = spec(body)?;
-        let source = sources.source(&spec.from, &spec.namespace)?;
+        let home = asker.home(&spec.namespace);
+        asker.may_name(&spec.from, home).await?;
+        let source = sources.source(&spec.from, home)?;
         let target = Target::parse("spec.to", &spec.to)?;
-        let dst = sources.destination("spec.to", &target, &spec.namespace)?;
+        asker.may_name(&target.host, home).await?;
+        let dst = sources.destination("spec.to", &target, home)?;
         let flow = FiveTuple { protocol: target.protocol, src: SocketAddr::new(source, EPHEMERAL), dst };
         let table = sources.policies(&spec.policies, &spec.absent)?;
-        sources.judge(&flow, &table)
+        let judged = sources.judge(&flow, &table)?;
+        asker.may_see_ends(&judged).await?;
+        Ok(judged)
     }
 }
 

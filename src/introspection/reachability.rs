@@ -1,7 +1,7 @@
 //! `Reachability`: who can talk to whom, over all pairs of pods: computed, and if wanted measured by real connections.
 
 use super::place::{EPHEMERAL, declared_ports, full_name, on_pod_network, pod_address, port, protocol_name};
-use super::{Question, Refusal, Sources, alive, spec};
+use super::{Asker, Question, Refusal, Sources, alive, spec};
 use apiserver::status::FieldError;
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 pub(super) const SCHEMA: &[(&str, &str, &str)] = &[
-    ("namespaces", "strings", "Whose pods. Default: every namespace's."),
+    ("namespaces", "strings", "Whose pods. Default: those of the namespace that is asked in, or of every namespace."),
     ("ports", "strings", "Which ports of every pod: PORT or PORT/PROTOCOL. Default: those that each pod declares."),
     ("probe", "boolean", "Open a real TCP connection for every pair too, and say where that disagrees."),
     (
@@ -56,8 +56,17 @@ pub(super) struct Reachability;
 
 #[async_trait]
 impl Question for Reachability {
-    async fn status(&self, sources: &Sources, body: &Value) -> Result<Value, Refusal> {
-        let spec: Spec = spec(body)?;
+    async fn status(&self, sources: &Sources, asker: &Asker, body: &Value) -> Result<Value, Refusal> {
+        let mut spec: Spec = spec(body)?;
+        if spec.namespaces.is_empty() {
+            spec.namespaces.extend(asker.namespace().map(str::to_owned));
+        }
+        for namespace in &spec.namespaces {
+            asker.may_ask_in(namespace).await?;
+        }
+        if spec.probe {
+            asker.may_send(&spec.namespaces).await?;
+        }
         if spec.probe && !(spec.policies.is_empty() && spec.absent.is_empty()) {
             let why = "real connections obey the policies in force; leave policies and absent out";
             return Err(FieldError::forbidden("spec.probe", why).into());

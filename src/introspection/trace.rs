@@ -4,7 +4,7 @@
 //! a TCP connection, and what became of it stands beside.
 
 use super::place::{EPHEMERAL, Party, Target, full_name, protocol_name};
-use super::{Question, Refusal, Sources, alive, spec};
+use super::{Asker, Question, Refusal, Sources, alive, spec};
 use apiserver::status::{FieldError, Status};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 pub(super) const SCHEMA: &[(&str, &str, &str)] = &[
-    ("namespace", "string", "Where `from` is looked for. Default: default."),
+    ("namespace", "string", "Where `from` is looked for. Default: the namespace that is asked in, or default."),
     ("from", "string", "Who connects: POD or NAMESPACE/POD."),
     ("to", "string", "HOST:PORT or HOST:PORT/PROTOCOL; the host is an IP address, or a name that the pod looks up."),
     ("connect", "boolean", "Open a real TCP connection from the pod, beside working out what would happen."),
@@ -42,7 +42,7 @@ struct Spec {
 impl Default for Spec {
     fn default() -> Self {
         Spec {
-            namespace: "default".into(),
+            namespace: String::new(),
             from: String::new(),
             to: String::new(),
             connect: false,
@@ -68,13 +68,13 @@ pub(super) struct Trace;
 
 #[async_trait]
 impl Question for Trace {
-    async fn status(&self, sources: &Sources, body: &Value) -> Result<Value, Refusal> {
+    async fn status(&self, sources: &Sources, asker: &Asker, body: &Value) -> Result<Value, Refusal> {
         let spec: Spec = spec(body)?;
         if !TIMEOUTS.contains(&spec.timeout_seconds) {
             let why = format!("must be between {} and {}, inclusive", TIMEOUTS.start(), TIMEOUTS.end());
             return Err(FieldError::invalid("spec.timeoutSeconds", &spec.timeout_seconds.into(), why).into());
         }
-        let Party::Pod(pod, source) = sources.party("spec.from", &spec.from, &spec.namespace)? else {
+        let Party::Pod(pod, source) = sources.named(asker, &spec.from, &spec.namespace).await? else {
             return Err(FieldError::invalid("spec.from", &spec.from.into(), "must be POD or NAMESPACE/POD").into());
         };
         let target = Target::parse("spec.to", &spec.to)?;
@@ -95,6 +95,7 @@ impl Question for Trace {
                 let flow = FiveTuple { protocol: target.protocol, src: SocketAddr::new(source, EPHEMERAL), dst };
                 let table = sources.policies(&spec.policies, &[])?;
                 let judged = sources.judge(&flow, &table)?;
+                asker.may_see_ends(&judged).await?;
                 tell(&judged, &mut journey);
                 let simulated = judged["outcome"].as_str().unwrap_or_default().to_owned();
                 let mut status =

@@ -7,6 +7,7 @@ mod dns;
 mod fixture;
 mod floors;
 mod host_network;
+mod flow_log;
 mod introspection;
 mod kubectl;
 mod least_rights;
