@@ -245,7 +245,7 @@ impl ApiServer {
             authz::Decision::Allow(_) => Ok(()),
             authz::Decision::Deny(reason) => {
                 let why = authz::refusal(user, request, &reason);
-                Err(status::Status::forbidden(&request.group, &request.resource, &request.name, &why))
+                Err(middleware::forbidden(request, &why))
             }
         }
     }

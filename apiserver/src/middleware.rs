@@ -129,7 +129,7 @@ async fn check(server: &ApiServer, request: Request, info: &RequestInfo) -> Resu
     Ok((user, Request::from_parts(parts, body)))
 }
 
-fn forbidden(info: &RequestInfo, why: &str) -> Status {
+pub(crate) fn forbidden(info: &RequestInfo, why: &str) -> Status {
     if !info.name.is_empty() {
         return Status::forbidden(&info.group, &info.resource, &info.name, why);
     }

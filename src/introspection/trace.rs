@@ -87,7 +87,15 @@ impl Question for Trace {
             return Err(FieldError::forbidden("spec.connect", why).into());
         }
         let mut journey = Journey::default();
-        let found = sources.resolve(&pod, source, &target.host, &mut journey).await?;
+        let found = if target.host.contains('/') {
+            let home = asker.home(&spec.namespace);
+            asker.may_name(&target.host, home).await?;
+            let named = sources.destination("spec.to", &target, home)?;
+            journey.step("name", "ok", format!("{} is {}", target.host, named.ip()));
+            Some(named.ip())
+        } else {
+            sources.resolve(&pod, source, &target.host, &mut journey).await?
+        };
         let (outcome, mut status) = match found {
             None => ("NameNotFound".to_owned(), json!({})),
             Some(address) => {

@@ -7,6 +7,7 @@ use http_body_util::BodyExt;
 use k8s_openapi::api::core::v1::Event;
 use kube::api::{Api, ListParams};
 use serde_json::{Value, json};
+use std::collections::VecDeque;
 use std::time::Duration;
 use tower::ServiceExt;
 
@@ -95,21 +96,35 @@ async fn log(cluster: &Cluster, query: &str) -> Body {
 /// The events of a log that ends by itself.
 async fn all(body: Body) -> Vec<Value> {
     let bytes = body.collect().await.expect("readable").to_bytes();
-    bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(|line| parsed(line)).collect()
+    bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(parsed).collect()
 }
 
 fn parsed(line: &[u8]) -> Value {
     serde_json::from_slice(line).expect("JSON")
 }
 
-/// The next lines of a log that goes on, until one is as wanted; that one.
-async fn until(body: &mut Body, wanted: impl Fn(&Value) -> bool) -> Value {
-    loop {
-        let frame = body.frame().await.expect("the log goes on").expect("readable");
-        let data = frame.into_data().expect("data");
-        let mut lines = data.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(|line| parsed(line));
-        if let Some(found) = lines.find(&wanted) {
-            return found;
+/// A log that goes on.
+struct Following {
+    body: Body,
+    read: VecDeque<Value>,
+}
+
+impl Following {
+    async fn new(cluster: &Cluster, query: &str) -> Following {
+        Following { body: log(cluster, query).await, read: VecDeque::new() }
+    }
+
+    /// The next event that is as wanted.
+    async fn until(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            while let Some(event) = self.read.pop_front() {
+                if wanted(&event) {
+                    return event;
+                }
+            }
+            let frame = tokio::time::timeout(Duration::from_secs(120), self.body.frame()).await.expect("told of in time");
+            let data = frame.expect("the log goes on").expect("readable").into_data().expect("data");
+            self.read.extend(data.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(parsed));
         }
     }
 }
@@ -117,10 +132,10 @@ async fn until(body: &mut Body, wanted: impl Fn(&Value) -> bool) -> Value {
 #[tokio::test(start_paused = true)]
 async fn a_flow_is_told_of_as_hubble_tells_it_when_it_opens_is_answered_and_ends() {
     let cluster = cluster().await;
-    let mut log = log(&cluster, "flowlogs?follow=true&pod=shop/api").await;
+    let mut log = Following::new(&cluster, "flowlogs?follow=true&pod=shop/api").await;
     assert_eq!(connect(&cluster, "shop/api", "db.shop:5432").await, "Connected");
     let is = |word: &'static str| move |event: &Value| event["coracle"]["event"] == word && event["flow"]["l4"]["TCP"].is_object();
-    let opened = until(&mut log, is("opened")).await;
+    let opened = log.until(is("opened")).await;
     let flow = &opened["flow"];
     assert_eq!((&flow["verdict"], &flow["Type"]), (&"FORWARDED".into(), &"L3_L4".into()), "{opened}");
     assert_eq!((&flow["source"]["pod_name"], &flow["source"]["namespace"]), (&"api".into(), &"shop".into()));
@@ -133,22 +148,22 @@ async fn a_flow_is_told_of_as_hubble_tells_it_when_it_opens_is_answered_and_ends
     assert_eq!((&flow["traffic_direction"], &flow["is_reply"]), (&"INGRESS".into(), &false.into()));
     assert_eq!(flow["ingress_allowed_by"], json!([{"name": "db", "namespace": "shop", "kind": "NetworkPolicy"}]));
     assert_eq!(flow["Summary"], "TCP Flags: SYN");
-    let answered = until(&mut log, is("answered")).await;
+    let answered = log.until(is("answered")).await;
     assert_eq!(answered["flow"]["source"]["pod_name"], "db", "a reply comes from the other end");
     assert_eq!((&answered["flow"]["is_reply"], &answered["flow"]["Summary"]), (&true.into(), &"TCP Flags: SYN, ACK".into()));
-    let closed = until(&mut log, is("closed")).await;
+    let closed = log.until(is("closed")).await;
     assert!(closed["coracle"]["bytes"]["there"].as_u64() > Some(40), "{closed}");
     cluster.stop().await;
     // The cluster has stopped, so the log ends instead of hanging.
-    while log.frame().await.is_some() {}
+    while log.body.frame().await.is_some() {}
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_drop_names_the_policies_that_isolate_and_our_reason_beside_hubbles() {
     let cluster = cluster().await;
-    let mut log = log(&cluster, "flowlogs?follow=true&verdict=dropped").await;
+    let mut log = Following::new(&cluster, "flowlogs?follow=true&verdict=dropped").await;
     assert_eq!(connect(&cluster, "shop/web", "db.shop:5432").await, "TimedOut");
-    let dropped = until(&mut log, |_| true).await;
+    let dropped = log.until(|_| true).await;
     let flow = &dropped["flow"];
     assert_eq!((&flow["verdict"], &flow["drop_reason_desc"]), (&"DROPPED".into(), &"POLICY_DENIED".into()));
     assert_eq!((&flow["drop_reason"], &flow["event_type"]["type"]), (&133.into(), &1.into()));
