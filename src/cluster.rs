@@ -3,6 +3,7 @@
 //! Only wiring: which component gets which informer, identity, address and hook. What they do is in their crates.
 
 use crate::bootstrap;
+use crate::cni_profile::{self, CniProfile};
 use crate::dns_options::DnsOptions;
 #[cfg(target_os = "linux")]
 use crate::host_network;
@@ -37,7 +38,6 @@ use kubelet::{Clock, Functions, Kubelet};
 use netstack::{Gateway, GatewayConfig, Hooks, Host, Network};
 use policy::Policy;
 use proxy::Proxy;
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -116,6 +116,7 @@ pub struct Builder {
     host_ports: bool,
     host_network: HostNetwork,
     forward_outside: bool,
+    cni_profile: CniProfile,
     pub(crate) dns: DnsOptions,
 }
 
@@ -131,6 +132,7 @@ impl Default for Builder {
             host_ports: false,
             host_network: HostNetwork::default(),
             forward_outside: false,
+            cni_profile: CniProfile::default(),
             dns: DnsOptions::default(),
         }
     }
@@ -200,6 +202,12 @@ impl Builder {
         self
     }
 
+    /// Which network plug-in the cluster behaves like.
+    pub fn cni_profile(mut self, profile: CniProfile) -> Self {
+        self.cni_profile = profile;
+        self
+    }
+
     /// Starts the cluster. When this returns, the API answers, the nodes are Ready and DNS answers.
     ///
     /// # Errors
@@ -212,7 +220,7 @@ impl Builder {
     ///
     /// # Errors
     /// As [`Builder::start`].
-    pub async fn start_with(self, progress: impl Fn(&str)) -> Result<Cluster> {
+    pub async fn start_with(mut self, progress: impl Fn(&str)) -> Result<Cluster> {
         anyhow::ensure!(
             (1..=MOST_NODES).contains(&self.nodes),
             "nodes: invalid value {}: must be between 1 and {MOST_NODES}",
@@ -224,6 +232,8 @@ impl Builder {
             ),
             None => None,
         };
+        let profile = self.cni_profile;
+        self.addresses = profile.addresses(self.addresses);
         let dns_sockets = self.dns.sockets().await?;
         let seed = self.seed.unwrap_or_else(rand::random);
         let start = k8s_openapi::jiff::Timestamp::now();
@@ -254,7 +264,7 @@ impl Builder {
             start,
             authenticator: tokens.clone(),
             authorizer: authorizer.clone(),
-            admission: access.into_iter().chain(apiserver::admission::standard()).collect(),
+            admission: access.into_iter().chain(apiserver::admission::standard()).chain(profile.admission()).collect(),
             ..apiserver::Config::default()
         };
         let networking = apiserver::kinds::Networking {
@@ -274,7 +284,7 @@ impl Builder {
 
         let activity = Activity::default();
         let informers = Informers::new(client(&api, identities::controller_manager()), activity.clone());
-        let network = Network::new(netstack::Config { mtu: 1500, seed });
+        let network = Network::new(netstack::Config { mtu: profile.mtu(), seed });
         let mut tasks = JoinSet::new();
         let expiring = api.clone();
         tasks.spawn(async move { expiring.expire_events(EVENT_TTL).await });
@@ -300,7 +310,7 @@ impl Builder {
             network.clone(),
             proxy::Config {
                 service_cidrs: vec![(self.addresses.services.0.into(), self.addresses.services.1)],
-                cluster_cidrs: vec![(self.addresses.pods.0.into(), self.addresses.pods.1)],
+                cluster_cidrs: profile.pod_networks(&self.addresses, self.nodes),
                 gateway_addresses,
                 seed,
             },
@@ -317,7 +327,7 @@ impl Builder {
                 ..policy::Config::default()
             },
         ));
-        network.install(Hooks { translate: proxy.translator(), filter: policy.filter() });
+        network.install(Hooks { translate: proxy.translator(), filter: profile.filter(policy.filter()) });
         progress("network");
 
         let node_resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
@@ -377,8 +387,8 @@ impl Builder {
                 node_name: name.clone(),
                 node_ip: *ip,
                 pod_network: self.addresses.pod_network(index),
-                labels: BTreeMap::from([("topology.kubernetes.io/zone".to_owned(), format!("zone-{index}"))]),
-                capacity: (4, 8 << 30, 250),
+                labels: profile.node_labels(index),
+                capacity: (4, 8 << 30, profile.pods_per_node()),
                 dns: cluster_dns.clone(),
                 clock,
                 functions: functions.clone(),
@@ -394,9 +404,13 @@ impl Builder {
         api.set_pod_streams(nodes.clone());
         let asked = (&proxy, &policy, &dns, &nodes);
         let networks = inside.iter().map(|(ip, prefix)| ((*ip).into(), *prefix)).collect();
-        let known = (residents, self.addresses.gateway.into());
+        let known = (residents, self.addresses.gateway.into(), profile);
+        let events = client(&api, identities::component("network-policy-events"));
+        if let Some(warning) = profile.warning() {
+            tasks.spawn(cni_profile::tell_not_enforced(informers.clone(), events.clone(), warning, move || clock.now()));
+        }
         let sources = introspection::Sources::new(&informers, network.clone(), (cluster_dns, networks), asked, known);
-        tasks.spawn(introspection::install(&api, sources, client(&api, identities::component("network-policy-events"))));
+        tasks.spawn(introspection::install(&api, sources, events));
         progress("nodes");
 
         let mut server = Server::new(api.router(), pki.tls()?);

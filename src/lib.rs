@@ -5,6 +5,7 @@
 
 mod bootstrap;
 mod cluster;
+mod cni_profile;
 mod dns_options;
 mod fixture;
 mod host_network;
@@ -20,6 +21,7 @@ mod snapshot;
 
 pub use cluster::{Addresses, Builder, Cluster, KUBERNETES_VERSION, ZONE};
 pub use dns_options::DnsPortError;
+pub use cni_profile::CniProfile;
 pub use fixture::{FunctionPod, Output};
 pub use host_network::HostNetwork;
 pub use kubelet::program::{Container, ExitStatus, Program};

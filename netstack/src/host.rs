@@ -334,6 +334,11 @@ impl Host {
         self.0.addresses.clone()
     }
 
+    /// Largest packet on the wire, in bytes.
+    pub fn mtu(&self) -> usize {
+        self.shared().with(|core| core.config.mtu)
+    }
+
     /// The tag it was attached with.
     pub fn tag(&self) -> PortTag {
         self.0.tag

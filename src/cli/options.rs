@@ -1,7 +1,9 @@
 //! The options that every command which starts a cluster takes.
 
 use clap::{Args, ValueEnum};
-use coracle::{Builder, Cluster, HostNetwork};
+use clap::builder::PossibleValuesParser;
+use clap::builder::TypedValueParser;
+use coracle::{Builder, Cluster, CniProfile, HostNetwork};
 
 /// How the cluster is to be.
 #[derive(Clone, Debug, Args)]
@@ -17,6 +19,14 @@ pub(crate) struct ClusterOptions {
     /// How this machine reaches pods, Services and nodes: by loopback addresses only, or by a TUN device and routes (as root)
     #[arg(long, value_enum, default_value_t = HostNetworkOption::Loopback)]
     host_network: HostNetworkOption,
+    /// Which network plug-in the cluster behaves like: docs/cni-profiles.md sets them side by side
+    #[arg(long, default_value = "coracle", value_parser = cni_profiles())]
+    cni_profile: CniProfile,
+}
+
+fn cni_profiles() -> impl TypedValueParser<Value = CniProfile> {
+    let names = PossibleValuesParser::new(CniProfile::ALL.map(CniProfile::name));
+    names.map(|name| CniProfile::named(&name).unwrap_or_default())
 }
 
 /// [`HostNetwork`] as an option's value.
@@ -29,7 +39,8 @@ enum HostNetworkOption {
 impl ClusterOptions {
     /// A builder with these options.
     pub(crate) fn builder(&self) -> Builder {
-        let mut builder = self.dns.apply(Cluster::builder().nodes(self.nodes)).host_network(match self.host_network {
+        let builder = Cluster::builder().nodes(self.nodes).cni_profile(self.cni_profile);
+        let mut builder = self.dns.apply(builder).host_network(match self.host_network {
             HostNetworkOption::Loopback => HostNetwork::Loopback,
             HostNetworkOption::Tun => HostNetwork::Tun,
         });

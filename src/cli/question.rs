@@ -1,7 +1,7 @@
 //! What the commands that ask the network share: sending a question to `net.coracle.dev`, and its answer's form.
 
 use super::remote::{self, Remote};
-use super::{ClusterName, Files, apply, print};
+use super::{ClusterName, Files, apply, print, say};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use http::Request;
@@ -29,6 +29,9 @@ pub(crate) async fn ask(cluster: &ClusterName, (kind, plural): (&str, &str), spe
         .header("Accept", "application/json")
         .body(body.to_string().into_bytes())?;
     let mut answer = remote.json(request).await.map_err(remote::explain)?;
+    for warning in answer["status"]["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        say(&format!("warning: {warning}"));
+    }
     Ok(answer["status"].take())
 }
 

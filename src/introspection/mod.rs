@@ -11,6 +11,7 @@
 //! | `namelookups` | what the cluster's DNS answers, with the search list that a pod walks |
 //! | `reachabilities` | who can talk to whom, computed, and if wanted measured by real connections |
 //! | `flows` | the connection-tracking table, with names |
+//! | `routes` | the nodes' route tables, as the CNI profile has them |
 //!
 //! Three are streams: `flowlogs` (what happens to flows, for `coracle flows -f`), `captures` (packets as they pass, for
 //! `coracle capture`) and `tunnels` (a TCP connection into the cluster, for `coracle proxy`).
@@ -30,9 +31,11 @@ mod pcapng;
 mod place;
 mod policy_review;
 mod reachability;
+mod routes;
 mod trace;
 mod tunnel;
 
+use crate::cni_profile::CniProfile;
 use crate::nodes::Nodes;
 use crate::residents::Residents;
 use apiserver::ApiServer;
@@ -82,6 +85,7 @@ pub(crate) struct Sources {
     pub(crate) residents: Arc<Residents>,
     /// Where pods reach the API.
     pub(crate) api_address: IpAddr,
+    pub(crate) profile: CniProfile,
 }
 
 impl Sources {
@@ -90,7 +94,7 @@ impl Sources {
         network: Network,
         (cluster_dns, networks): (ClusterDns, Networks),
         (proxy, policy, dns, nodes): (&Arc<Proxy>, &Arc<Policy>, &Arc<Dns>, &Arc<Nodes>),
-        (residents, api_address): (Arc<Residents>, IpAddr),
+        (residents, api_address, profile): (Arc<Residents>, IpAddr, CniProfile),
     ) -> Self {
         Sources {
             proxy: Arc::downgrade(proxy),
@@ -105,6 +109,7 @@ impl Sources {
             node_objects: informers.of(),
             residents,
             api_address,
+            profile,
         }
     }
 
@@ -232,6 +237,7 @@ pub(crate) fn install(api: &ApiServer, sources: Sources, events: kube::Client) -
     let flow = kind("Flow", "flows").with_verbs(&["get", "list"]).with_table(columns, flows::row);
     api.add_kind(flow.with_schema(object("Flow", &flows::schema())));
     api.set_virtual_resource(GROUP, VERSION, "flows", Arc::new(Listed(sources.clone())));
+    routes::install(api, &sources);
     stream(api, kind("FlowLog", "flowlogs"), "What happens to flows, as JSON lines.", Arc::new(FlowLogs(sources.clone())));
     stream(api, kind("Capture", "captures"), "Packets as they pass, as pcapng.", Arc::new(Captures(sources.clone())));
     let tunnel = kind("Tunnel", "tunnels").cluster_scoped();

@@ -5,7 +5,7 @@ use super::{Asker, Question, Refusal, Sources, alive, spec};
 use apiserver::status::FieldError;
 use async_trait::async_trait;
 use netstack::{FiveTuple, NewFlow, PortTag};
-use policy::PolicyTable;
+use policy::{Explanation, PolicyTable};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
@@ -97,6 +97,11 @@ impl Sources {
             allowed += usize::from(explanation.allowed);
             verdicts.push(explanation);
         }
+        // Where nothing is enforced, everything passes, and what policies say is only told.
+        let unenforced = self.profile.warning();
+        if unenforced.is_some() {
+            allowed = verdicts.len();
+        }
         let outcome = match (verdicts.len(), allowed) {
             (0, _) if service.outcome == "reject" => "Rejected",
             (0, _) => "Dropped",
@@ -104,13 +109,37 @@ impl Sources {
             (_, 0) => "Denied",
             _ => "PartlyAllowed",
         };
-        Ok(json!({
+        let verdicts = match unenforced {
+            Some(_) => verdicts.iter().map(|explanation| self.told_only(explanation)).collect(),
+            None => json!(verdicts),
+        };
+        let mut judged = json!({
             "allowed": outcome == "Allowed",
             "outcome": outcome,
             "source": {"address": flow.src.ip(), "pod": self.pod_at(flow.src.ip()).map(|pod| full_name(&pod))},
             "destination": {"address": flow.dst},
             "service": service,
             "verdicts": verdicts,
-        }))
+        });
+        if let Some(warning) = unenforced {
+            judged["warnings"] = json!([warning]);
+        }
+        Ok(judged)
+    }
+
+    /// An explanation whose refusals have no effect.
+    fn told_only(&self, explanation: &Explanation) -> Value {
+        let mut verdict = json!(explanation);
+        verdict["allowed"] = true.into();
+        verdict["reason"] = Value::Null;
+        for direction in ["egress", "ingress"] {
+            let report = &mut verdict[direction];
+            if report["ruling"] == "Denied" {
+                let why = report["why"].as_str().unwrap_or_default();
+                report["why"] = format!("not enforced by {}; elsewhere: {why}", self.profile.name()).into();
+                report["ruling"] = "NotEnforced".into();
+            }
+        }
+        verdict
     }
 }

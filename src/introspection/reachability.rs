@@ -99,9 +99,10 @@ impl Question for Reachability {
             let column = |(port, protocol)| Column { pod: pod.clone(), address: *address, port, protocol };
             columns.extend(ports.into_iter().map(column));
         }
+        let unenforced = sources.profile.warning();
         let mut rows = Vec::new();
         for (_, source) in &pods {
-            let row: Vec<bool> = columns.iter().map(|column| table.allows(&flow(*source, column)).is_ok()).collect();
+            let row: Vec<bool> = columns.iter().map(|column| unenforced.is_some() || table.allows(&flow(*source, column)).is_ok()).collect();
             rows.push(row);
             // A large matrix must not keep other requests of this thread waiting.
             tokio::task::yield_now().await;
@@ -112,6 +113,9 @@ impl Question for Reachability {
                 "protocol": protocol_name(column.protocol)})).collect::<Vec<_>>(),
             "allowed": rows.iter().map(|row| bits(row)).collect::<Vec<_>>(),
         });
+        if let Some(warning) = unenforced {
+            status["warnings"] = json!([warning]);
+        }
         if spec.probe {
             let probed = sources.probe(&pods, &columns).await?;
             let mut disagreements = Vec::new();

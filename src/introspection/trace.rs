@@ -108,6 +108,9 @@ impl Question for Trace {
                 let simulated = judged["outcome"].as_str().unwrap_or_default().to_owned();
                 let mut status =
                     json!({"service": judged["service"], "verdicts": judged["verdicts"], "simulated": simulated});
+                if judged["warnings"].is_array() {
+                    status["warnings"] = judged["warnings"].clone();
+                }
                 let outcome = if spec.connect {
                     let wait = Duration::from_secs(spec.timeout_seconds);
                     let connection = sources.connect(&pod, source, dst, wait, &mut journey).await?;

@@ -338,6 +338,7 @@ async fn ip(c: &mut Container) -> Outcome {
         .collect();
     let prefix = |address: &IpAddr| if address.is_ipv4() { 24 } else { 64 };
     let object = words.first().map(String::as_str).unwrap_or_default();
+    let mtu = c.host.mtu().to_string();
     let text = if !object.is_empty() && "address".starts_with(object) {
         if brief {
             let list: Vec<String> = addresses.iter().map(|address| format!("{address}/{}", prefix(address))).collect();
@@ -348,7 +349,8 @@ async fn ip(c: &mut Container) -> Outcome {
         } else {
             let mut text = String::from(
                 "1: lo: <LOOPBACK,UP,LOWER_UP> mtu 65536 qdisc noqueue state UNKNOWN group default qlen 1000\n    link/loopback 00:00:00:00:00:00 brd 00:00:00:00:00:00\n    inet 127.0.0.1/8 scope host lo\n       valid_lft forever preferred_lft forever\n    inet6 ::1/128 scope host\n       valid_lft forever preferred_lft forever\n2: eth0: <POINTOPOINT,MULTICAST,NOARP,UP,LOWER_UP> mtu 1500 qdisc noqueue state UP group default\n    link/none\n",
-            );
+            )
+            .replace("mtu 1500", &format!("mtu {mtu}"));
             for address in &addresses {
                 let family = if address.is_ipv4() { "inet" } else { "inet6" };
                 let length = prefix(address);
@@ -370,7 +372,7 @@ async fn ip(c: &mut Container) -> Outcome {
         }
         text
     } else if !object.is_empty() && "link".starts_with(object) {
-        "1: lo: <LOOPBACK,UP,LOWER_UP> mtu 65536 qdisc noqueue state UNKNOWN mode DEFAULT group default qlen 1000\n    link/loopback 00:00:00:00:00:00 brd 00:00:00:00:00:00\n2: eth0: <POINTOPOINT,MULTICAST,NOARP,UP,LOWER_UP> mtu 1500 qdisc noqueue state UP mode DEFAULT group default\n    link/none\n".to_owned()
+        "1: lo: <LOOPBACK,UP,LOWER_UP> mtu 65536 qdisc noqueue state UNKNOWN mode DEFAULT group default qlen 1000\n    link/loopback 00:00:00:00:00:00 brd 00:00:00:00:00:00\n2: eth0: <POINTOPOINT,MULTICAST,NOARP,UP,LOWER_UP> mtu 1500 qdisc noqueue state UP mode DEFAULT group default\n    link/none\n".replace("mtu 1500", &format!("mtu {mtu}"))
     } else {
         c.complain("Usage: ip [OPTIONS] address|route|link").await;
         return Ok(1);
@@ -390,7 +392,8 @@ async fn ifconfig(c: &mut Container) -> Outcome {
             IpAddr::V6(address) => text.push_str(&format!("          inet6 addr: {address}/64 Scope:Global\n")),
         }
     }
-    text.push_str("          UP POINTOPOINT RUNNING NOARP MULTICAST  MTU:1500  Metric:1\n\nlo        Link encap:Local Loopback\n          inet addr:127.0.0.1  Mask:255.0.0.0\n          inet6 addr: ::1/128 Scope:Host\n          UP LOOPBACK RUNNING  MTU:65536  Metric:1\n");
+    text.push_str(&format!("          UP POINTOPOINT RUNNING NOARP MULTICAST  MTU:{}  Metric:1\n", c.host.mtu()));
+    text.push_str("\nlo        Link encap:Local Loopback\n          inet addr:127.0.0.1  Mask:255.0.0.0\n          inet6 addr: ::1/128 Scope:Host\n          UP LOOPBACK RUNNING  MTU:65536  Metric:1\n");
     c.print(text).await?;
     Ok(0)
 }
