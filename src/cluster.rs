@@ -407,7 +407,8 @@ impl Builder {
         let known = (residents, self.addresses.gateway.into(), profile);
         let events = client(&api, identities::component("network-policy-events"));
         if let Some(warning) = profile.warning() {
-            tasks.spawn(cni_profile::tell_not_enforced(informers.clone(), events.clone(), warning, move || clock.now()));
+            tasks
+                .spawn(cni_profile::tell_not_enforced(informers.clone(), events.clone(), warning, move || clock.now()));
         }
         let sources = introspection::Sources::new(&informers, network.clone(), (cluster_dns, networks), asked, known);
         tasks.spawn(introspection::install(&api, sources, events));

@@ -243,7 +243,12 @@ impl Admission for NotEnforcedWarning {
 }
 
 /// Puts an Event on every policy that has no effect, once per policy. Ends with the informers.
-pub(crate) async fn tell_not_enforced(informers: Informers, client: kube::Client, warning: String, now: impl Fn() -> Timestamp) {
+pub(crate) async fn tell_not_enforced(
+    informers: Informers,
+    client: kube::Client,
+    warning: String,
+    now: impl Fn() -> Timestamp,
+) {
     let mut changes = informers.of::<NetworkPolicy>().subscribe();
     let mut told: VecDeque<String> = VecDeque::new();
     while let Some(change) = changes.next().await {
@@ -264,7 +269,9 @@ pub(crate) async fn tell_not_enforced(informers: Informers, client: kube::Client
             "lastTimestamp": time, "source": {"component": "coracle-policy"}, "reportingComponent": "coracle-policy",
         });
         let Ok(event) = serde_json::from_value::<Event>(event) else { continue };
-        if let Err(error) = Api::<Event>::namespaced(client.clone(), &namespace).create(&PostParams::default(), &event).await {
+        if let Err(error) =
+            Api::<Event>::namespaced(client.clone(), &namespace).create(&PostParams::default(), &event).await
+        {
             debug!(%error, "event not written");
         }
         told.push_back(uid);
@@ -309,7 +316,10 @@ mod tests {
         let routes = CniProfile::Weave.routes(&nodes);
         assert_eq!(routes.len(), 4);
         assert_eq!((routes[0].via.as_str(), routes[0].device, routes[0].encrypted), ("", "weave", false));
-        assert_eq!((routes[1].via.as_str(), routes[1].encapsulation, routes[1].encrypted), ("172.18.0.3", "vxlan", true));
+        assert_eq!(
+            (routes[1].via.as_str(), routes[1].encapsulation, routes[1].encrypted),
+            ("172.18.0.3", "vxlan", true)
+        );
         assert_eq!(CniProfile::Calico.routes(&nodes)[1].protocol, "bird");
     }
 }

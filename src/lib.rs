@@ -20,8 +20,8 @@ mod signer;
 mod snapshot;
 
 pub use cluster::{Addresses, Builder, Cluster, KUBERNETES_VERSION, ZONE};
-pub use dns_options::DnsPortError;
 pub use cni_profile::CniProfile;
+pub use dns_options::DnsPortError;
 pub use fixture::{FunctionPod, Output};
 pub use host_network::HostNetwork;
 pub use kubelet::program::{Container, ExitStatus, Program};

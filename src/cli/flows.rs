@@ -157,7 +157,8 @@ fn compact(event: &Value) -> String {
         Some(reason) => format!("DROPPED {reason}"),
         None => format!("FORWARDED {}", ours["event"].as_str().unwrap_or_default()),
     };
-    let mut text = format!("{time} {from} {arrow} {to}{service} {verdict} ({})", flow["Summary"].as_str().unwrap_or_default());
+    let mut text =
+        format!("{time} {from} {arrow} {to}{service} {verdict} ({})", flow["Summary"].as_str().unwrap_or_default());
     if matches!(ours["event"].as_str(), Some("closed" | "reset" | "forgotten")) {
         let both = |counts: &Value| format!("{}/{}", counts["there"], counts["back"]);
         text.push_str(&format!(" {} packets, {} bytes", both(&ours["packets"]), both(&ours["bytes"])));

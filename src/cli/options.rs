@@ -1,8 +1,8 @@
 //! The options that every command which starts a cluster takes.
 
-use clap::{Args, ValueEnum};
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser;
+use clap::{Args, ValueEnum};
 use coracle::{Builder, Cluster, CniProfile, HostNetwork};
 
 /// How the cluster is to be.

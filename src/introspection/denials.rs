@@ -68,7 +68,12 @@ pub(crate) struct Denials {
 }
 
 impl Denials {
-    pub(super) fn new(sources: &Arc<Sources>, client: kube::Client, now: Timestamp, suppressed: Arc<AtomicU64>) -> Self {
+    pub(super) fn new(
+        sources: &Arc<Sources>,
+        client: kube::Client,
+        now: Timestamp,
+        suppressed: Arc<AtomicU64>,
+    ) -> Self {
         Denials {
             sources: Arc::downgrade(sources),
             client,
@@ -141,9 +146,7 @@ impl Denials {
         self.number += 1;
         let at = self.time(event.at);
         let name = format!("{}.{:x}{:04x}", subject.name, at.as_nanosecond(), self.number);
-        let pod = |who: &crate::residents::Resident| {
-            json!({"apiVersion": "v1", "kind": "Pod", "namespace": who.namespace, "name": who.name, "uid": who.uid})
-        };
+        let pod = |who: &crate::residents::Resident| json!({"apiVersion": "v1", "kind": "Pod", "namespace": who.namespace, "name": who.name, "uid": who.uid});
         let object = json!({
             "metadata": {"name": name, "namespace": subject.namespace},
             "involvedObject": pod(&subject), "related": peer.as_ref().map(|peer| pod(peer)),

@@ -95,13 +95,7 @@ impl Lens {
             let name = node.metadata.name.clone().unwrap_or_default();
             nodes.extend(addresses.filter_map(|known| Some((known.address.parse().ok()?, name.clone()))));
         }
-        Lens {
-            sources: Arc::downgrade(sources),
-            wall,
-            began: Instant::now(),
-            services: (0, HashMap::new()),
-            nodes,
-        }
+        Lens { sources: Arc::downgrade(sources), wall, began: Instant::now(), services: (0, HashMap::new()), nodes }
     }
 
     fn time(&self, at: Instant) -> Timestamp {

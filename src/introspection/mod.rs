@@ -223,10 +223,15 @@ impl VirtualResource for Listed {
 }
 
 /// Adds the group to the API, and what tells of denials: `events` writes them. The task ends with the network.
-pub(crate) fn install(api: &ApiServer, sources: Sources, events: kube::Client) -> impl Future<Output = ()> + Send + use<> {
+pub(crate) fn install(
+    api: &ApiServer,
+    sources: Sources,
+    events: kube::Client,
+) -> impl Future<Output = ()> + Send + use<> {
     let sources = Arc::new(sources);
     let suppressed = Arc::new(AtomicU64::new(0));
-    let denials = Denials::new(&sources, events, api.now(), suppressed.clone()).run(sources.network.flow_events(true, 0));
+    let denials =
+        Denials::new(&sources, events, api.now(), suppressed.clone()).run(sources.network.flow_events(true, 0));
     let counted = Arc::downgrade(&sources);
     api.add_metrics(move |out| metrics::write(&counted, &suppressed, out));
     ask(api, &sources, ("PolicyReview", "policyreviews"), policy_review::SCHEMA, policy_review::PolicyReview);
@@ -238,7 +243,12 @@ pub(crate) fn install(api: &ApiServer, sources: Sources, events: kube::Client) -
     api.add_kind(flow.with_schema(object("Flow", &flows::schema())));
     api.set_virtual_resource(GROUP, VERSION, "flows", Arc::new(Listed(sources.clone())));
     routes::install(api, &sources);
-    stream(api, kind("FlowLog", "flowlogs"), "What happens to flows, as JSON lines.", Arc::new(FlowLogs(sources.clone())));
+    stream(
+        api,
+        kind("FlowLog", "flowlogs"),
+        "What happens to flows, as JSON lines.",
+        Arc::new(FlowLogs(sources.clone())),
+    );
     stream(api, kind("Capture", "captures"), "Packets as they pass, as pcapng.", Arc::new(Captures(sources.clone())));
     let tunnel = kind("Tunnel", "tunnels").cluster_scoped();
     stream(api, tunnel, "A TCP connection to ?to=HOST:PORT.", Arc::new(Tunnels(sources)));

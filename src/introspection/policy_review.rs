@@ -11,7 +11,11 @@ use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
 
 pub(super) const SCHEMA: &[(&str, &str, &str)] = &[
-    ("namespace", "string", "Where names without a namespace are looked for. Default: the namespace that is asked in, or default."),
+    (
+        "namespace",
+        "string",
+        "Where names without a namespace are looked for. Default: the namespace that is asked in, or default.",
+    ),
     ("from", "string", "Who sends: POD, NAMESPACE/POD or an IP address."),
     (
         "to",

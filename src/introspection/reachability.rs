@@ -102,7 +102,10 @@ impl Question for Reachability {
         let unenforced = sources.profile.warning();
         let mut rows = Vec::new();
         for (_, source) in &pods {
-            let row: Vec<bool> = columns.iter().map(|column| unenforced.is_some() || table.allows(&flow(*source, column)).is_ok()).collect();
+            let row: Vec<bool> = columns
+                .iter()
+                .map(|column| unenforced.is_some() || table.allows(&flow(*source, column)).is_ok())
+                .collect();
             rows.push(row);
             // A large matrix must not keep other requests of this thread waiting.
             tokio::task::yield_now().await;

@@ -32,7 +32,8 @@ pub(super) fn install(api: &ApiServer, sources: &Arc<Sources>) {
         .iter()
         .map(|(name, description)| ((*name).to_owned(), json!({"type": "string", "description": description})))
         .collect();
-    properties.insert("encrypted".into(), json!({"type": "boolean", "description": "Whether it is encrypted on the way."}));
+    properties
+        .insert("encrypted".into(), json!({"type": "boolean", "description": "Whether it is encrypted on the way."}));
     properties.insert("mtu".into(), json!({"type": "integer", "description": "Largest packet, in bytes."}));
     let schema = json!({"type": "object", "description": "A line of a node's route table.", "properties": properties});
     let columns = COLUMNS.map(|name| Column::new(name, "string"));

@@ -122,7 +122,8 @@ impl Following {
                     return event;
                 }
             }
-            let frame = tokio::time::timeout(Duration::from_secs(120), self.body.frame()).await.expect("told of in time");
+            let frame =
+                tokio::time::timeout(Duration::from_secs(120), self.body.frame()).await.expect("told of in time");
             let data = frame.expect("the log goes on").expect("readable").into_data().expect("data");
             self.read.extend(data.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(parsed));
         }
@@ -134,7 +135,9 @@ async fn a_flow_is_told_of_as_hubble_tells_it_when_it_opens_is_answered_and_ends
     let cluster = cluster().await;
     let mut log = Following::new(&cluster, "flowlogs?follow=true&pod=shop/api").await;
     assert_eq!(connect(&cluster, "shop/api", "db.shop:5432").await, "Connected");
-    let is = |word: &'static str| move |event: &Value| event["coracle"]["event"] == word && event["flow"]["l4"]["TCP"].is_object();
+    let is = |word: &'static str| {
+        move |event: &Value| event["coracle"]["event"] == word && event["flow"]["l4"]["TCP"].is_object()
+    };
     let opened = log.until(is("opened")).await;
     let flow = &opened["flow"];
     assert_eq!((&flow["verdict"], &flow["Type"]), (&"FORWARDED".into(), &"L3_L4".into()), "{opened}");
@@ -150,7 +153,10 @@ async fn a_flow_is_told_of_as_hubble_tells_it_when_it_opens_is_answered_and_ends
     assert_eq!(flow["Summary"], "TCP Flags: SYN");
     let answered = log.until(is("answered")).await;
     assert_eq!(answered["flow"]["source"]["pod_name"], "db", "a reply comes from the other end");
-    assert_eq!((&answered["flow"]["is_reply"], &answered["flow"]["Summary"]), (&true.into(), &"TCP Flags: SYN, ACK".into()));
+    assert_eq!(
+        (&answered["flow"]["is_reply"], &answered["flow"]["Summary"]),
+        (&true.into(), &"TCP Flags: SYN, ACK".into())
+    );
     let closed = log.until(is("closed")).await;
     assert!(closed["coracle"]["bytes"]["there"].as_u64() > Some(40), "{closed}");
     cluster.stop().await;
@@ -321,8 +327,13 @@ async fn who_may_view_a_namespace_may_ask_about_it_and_about_no_other() {
         let (found, why) = as_user(&cluster, user, path, spec.clone()).await;
         assert_eq!(found, code, "{user} {path} {spec}: {why}");
     }
-    let (_, why) =
-        as_user(&cluster, "viewer", "namespaces/shop/policyreviews", json!({"from": "web", "to": "default/stranger:80"})).await;
+    let (_, why) = as_user(
+        &cluster,
+        "viewer",
+        "namespaces/shop/policyreviews",
+        json!({"from": "web", "to": "default/stranger:80"}),
+    )
+    .await;
     assert_eq!(
         why,
         "policyreviews.net.coracle.dev is forbidden: User \"viewer\" cannot create resource \"policyreviews\" in API group \
