@@ -70,6 +70,21 @@ pub(crate) fn complete(packet: &mut [u8], header: &Header) {
     }
 }
 
+/// Fills in the IP header's checksum and, of TCP and UDP, the pseudo-header's sum, to which a device adds the rest: where in the
+/// transport header that stands. `None` for other protocols, of which nothing is changed.
+pub(crate) fn begin(packet: &mut [u8], header: &Header) -> Option<usize> {
+    let (at, _) = field(header.key.protocol).filter(|_| !header.is_icmp())?;
+    if header.key.is_v4() {
+        let length = usize::from(packet[0] & 15) * 4;
+        set16(packet, 10, 0);
+        let value = !fold(sum(&packet[..length]));
+        set16(packet, 10, value);
+    }
+    let length = header.end - header.transport;
+    set16(packet, header.transport + at, fold(pseudo_header(&header.key, length)));
+    Some(at)
+}
+
 /// Whether every checksum of a packet from outside is right.
 pub(crate) fn is_valid(packet: &[u8], header: &Header) -> bool {
     if header.key.is_v4() {

@@ -33,6 +33,7 @@ mod timers;
 #[cfg(target_os = "linux")]
 mod tun;
 mod udp;
+mod vnet;
 
 pub use flow::*;
 pub use flow_log::{FlowChange, FlowEnd, FlowEvent, FlowEvents};

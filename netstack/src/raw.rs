@@ -12,7 +12,7 @@ use crate::life::Life;
 use crate::packet::{Checksums, Header, LARGEST, Packet};
 use crate::port::PortId;
 use crate::tcp::ConnectionId;
-use crate::{checksum, packet};
+use crate::{checksum, packet, vnet};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -31,19 +31,30 @@ const LIMIT: usize = 4 << 20;
 pub(crate) struct RawState {
     queue: VecDeque<Bytes>,
     bytes: usize,
+    /// Whether packets go in and out with a virtio-net header, checksums and segmentation left out.
+    offloads: bool,
     pub(crate) waker: Option<Waker>,
     /// Connections that wait for room.
     pub(crate) held: Vec<ConnectionId>,
 }
 
 impl RawState {
+    /// The queue of a port whose device offloads.
+    pub(crate) fn offloading() -> RawState {
+        RawState { offloads: true, ..RawState::default() }
+    }
+
     /// Queues a packet as it would be on the wire. `false` if it did not fit.
     pub(crate) fn push(&mut self, packet: &Packet, header: &Header, mtu: usize, wakes: &mut Wakes) -> bool {
         if self.bytes + packet.len() > LIMIT {
             return false;
         }
         let bytes = packet.bytes();
-        if header.key.protocol == protocol::TCP && packet.len() > mtu {
+        if self.offloads {
+            let frame = vnet::write(packet, header, mtu);
+            self.bytes += frame.len();
+            self.queue.push_back(frame);
+        } else if header.key.protocol == protocol::TCP && packet.len() > mtu {
             let headers = header.transport + usize::from(bytes[header.transport + 12] >> 4) * 4;
             let room = mtu - headers.min(mtu - 1);
             let payload = packet.segment_size.map_or(room, |size| usize::from(size.get()).min(room));
@@ -99,11 +110,13 @@ impl RawSender {
 
 fn send(shared: &Shared, port: PortId, packet: &[u8]) {
     shared.with(|core| {
-        if packet.len() > LARGEST {
-            core.count(packet::MALFORMED);
-            return;
-        }
-        let packet = core.pool.copy(packet, Checksums::Complete);
+        let Some(raw) = core.ports.get_mut(port).and_then(|port| port.raw_mut()) else { return };
+        let taken = if raw.offloads { vnet::read(packet) } else { Some((packet, Checksums::Complete, None)) };
+        let Some((bytes, checksums, segment_size)) = taken.filter(|(bytes, ..)| bytes.len() <= LARGEST) else {
+            return core.count(packet::MALFORMED);
+        };
+        let mut packet = core.pool.copy(bytes, checksums);
+        packet.segment_size = segment_size;
         core.send(packet, port);
     });
 }

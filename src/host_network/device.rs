@@ -22,9 +22,9 @@ pub(crate) struct Attached {
 impl Attached {
     /// Makes the device, its address and its routes.
     pub(crate) async fn new(network: &Network, addresses: &Addresses, zone: &str) -> Result<Attached> {
-        let device = TunDevice::create(DEVICE, MTU).map_err(explained)?;
-        let port = network
-            .attach_raw(&[addresses.machine.into()], PortTag(0))
+        let device = TunDevice::create(DEVICE).map_err(explained)?;
+        let port = device
+            .attach(network, &[addresses.machine.into()], PortTag(0))
             .context("the machine cannot be attached to the cluster's network")?;
         let routes = [addresses.pods, addresses.services, (addresses.gateway, 16)];
         let name = device.name();
