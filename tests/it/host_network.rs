@@ -21,6 +21,11 @@ kind: Pod
 metadata: {name: locked, labels: {app: locked}}
 spec: {containers: [{name: c, image: registry.k8s.io/e2e-test-images/agnhost, args: [netexec], ports: [{containerPort: 8080}]}]}
 ---
+apiVersion: v1
+kind: Pod
+metadata: {name: bulk}
+spec: {restartPolicy: Never, containers: [{name: c, image: busybox, command: [sh, -c, seq 400000 | nc -l -p 9000 | sha256sum]}]}
+---
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: locked}
@@ -34,7 +39,7 @@ spec: {selector: {app: nobody}, ports: [{port: 80}]}
 
 /// What the machine's programs see, a line each.
 const CLIENT: &str = r#"
-import json, socket, struct, subprocess, threading, time, urllib.request
+import hashlib, json, socket, struct, subprocess, threading, time, urllib.request
 
 def get(*what):
     return json.loads(subprocess.check_output(["coracle", "get", *what, "-o", "json"]))
@@ -85,8 +90,25 @@ threading.Thread(target=serve, daemon=True).start()
 heard = subprocess.run(["coracle", "exec", "web", "--", "nc", "-w", "30", "172.18.0.253", str(kernel.getsockname()[1])], capture_output=True, text=True, stdin=subprocess.DEVNULL)
 print("a pod hears", heard.stdout.strip(), heard.stderr.strip())
 
-payload = urllib.request.urlopen(f"http://{cluster_ip}/echo?msg=" + "x" * 60000, timeout=30).read()
-print("much", len(payload))
+# Much, both ways at once: segments longer than a packet on the wire.
+while True:
+    try:
+        bulk = socket.create_connection((pods["bulk"]["status"]["podIP"], 9000), 30)
+        break
+    except ConnectionRefusedError:
+        time.sleep(0.02)
+sent = b"".join(b"%d\n" % number for number in range(1, 400001))
+def send():
+    bulk.sendall(sent)
+    bulk.shutdown(socket.SHUT_WR)
+threading.Thread(target=send, daemon=True).start()
+heard = b""
+while data := bulk.recv(1 << 20):
+    heard += data
+print("much", heard == sent)
+while not (logged := subprocess.check_output(["coracle", "logs", "bulk"], text=True)) and time.monotonic() < deadline:
+    time.sleep(0.02)
+print("much", logged.split()[0] == hashlib.sha256(sent).hexdigest())
 "#;
 
 /// Why this machine cannot have a network namespace with a TUN device, if it cannot.
@@ -109,7 +131,7 @@ async fn with_a_tun_device_this_machine_reaches_pods_services_and_names_and_pods
                 code=$?; ip -o link show | grep -c coracle; exit $code'";
     let seen = terminal.sh(line).await.ok();
     let expected = "pod web\npod sees 172.18.0.253:…\nservice web\nload balancer web\nnode port web\nunknown port ConnectionRefusedError\n\
-                    no endpoint ConnectionRefusedError\ndenied TimeoutError\nname True\na pod hears from the machine\nmuch 60000\n0\n";
+                    no endpoint ConnectionRefusedError\ndenied TimeoutError\nname True\na pod hears from the machine\nmuch True\nmuch True\n0\n";
     let port = |line: &str| match line.strip_prefix("pod sees 172.18.0.253:") {
         Some(_) => "pod sees 172.18.0.253:…".to_owned(),
         None => line.trim_end().to_owned(),
