@@ -37,8 +37,11 @@ pub(crate) struct ServiceAnswers {
     v4: Box<[u8]>,
     v6: Box<[u8]>,
     /// SRV answers by the lower-case name, made when they are first asked for: few ever are.
-    srv: RwLock<Vec<(Box<[u8]>, Arc<Sections>)>>,
+    srv: RwLock<Vec<SrvAnswer>>,
 }
+
+/// A lower-case name and its answer.
+type SrvAnswer = (Box<[u8]>, Arc<Sections>);
 
 /// What follows the question.
 #[derive(Debug)]
