@@ -8,9 +8,11 @@ use hickory_proto::rr::{Name, RecordType};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 /// Questions that may wait for upstreams at the same time.
@@ -39,7 +41,12 @@ pub(crate) struct Forwarder {
     cache: Mutex<Cache>,
     ids: Mutex<StdRng>,
     waiting: Semaphore,
+    /// Questions that are being asked, each once; others who want to know wait for the same answer. So a question that comes
+    /// back here, since an upstream asks this server in its turn, is not asked again and again: it ends with its time.
+    asking: Mutex<HashMap<(Name, RecordType), Asking>>,
 }
+
+type Asking = watch::Receiver<Option<Result<Answer, UpstreamError>>>;
 
 impl Forwarder {
     pub(crate) fn new(config: &Config) -> Forwarder {
@@ -60,6 +67,7 @@ impl Forwarder {
             cache: Mutex::new(Cache::new(config.cache)),
             ids: Mutex::new(StdRng::seed_from_u64(config.seed)),
             waiting: Semaphore::new(MAX_WAITING),
+            asking: Mutex::default(),
         }
     }
 
@@ -99,6 +107,36 @@ impl Forwarder {
         servers: &[SocketAddr],
     ) -> Result<Answer, UpstreamError> {
         let _permit = self.waiting.try_acquire().map_err(|_| UpstreamError::Overload)?;
+        let question = (name.clone(), kind);
+        loop {
+            let (teller, mut asking) = match self.asking.lock().entry(question.clone()) {
+                Entry::Occupied(entry) => (None, entry.get().clone()),
+                Entry::Vacant(entry) => {
+                    let (teller, asking) = watch::channel(None);
+                    (Some(teller), entry.insert(asking).clone())
+                }
+            };
+            let Some(teller) = teller else {
+                match asking.wait_for(Option::is_some).await.as_deref() {
+                    Ok(Some(told)) => return told.clone(),
+                    // Whoever asked has gone without an answer.
+                    _ => continue,
+                }
+            };
+            // Taken back even if this future is dropped.
+            let _asked = Asked { forwarder: self, question: &question };
+            let told = self.ask_servers(name, kind, servers).await;
+            let _ = teller.send(Some(told.clone()));
+            return told;
+        }
+    }
+
+    async fn ask_servers(
+        &self,
+        name: &Name,
+        kind: RecordType,
+        servers: &[SocketAddr],
+    ) -> Result<Answer, UpstreamError> {
         let question = Query::query(name.clone(), kind);
         let mut last = UpstreamError::TimedOut;
         for server in servers.iter().cycle().take(self.tries) {
@@ -115,6 +153,18 @@ impl Forwarder {
             }
         }
         Err(last)
+    }
+}
+
+/// A question that is being asked, until this is dropped.
+struct Asked<'a> {
+    forwarder: &'a Forwarder,
+    question: &'a (Name, RecordType),
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.forwarder.asking.lock().remove(self.question);
     }
 }
 

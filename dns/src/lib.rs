@@ -13,6 +13,8 @@
 mod cache;
 mod config;
 mod forward;
+#[doc(hidden)]
+pub mod fuzz;
 mod hosts;
 mod lookup;
 mod machine;

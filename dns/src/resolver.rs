@@ -55,7 +55,7 @@ pub(crate) struct Forwarded {
     name: Name,
     kind: RecordType,
     servers: Vec<SocketAddr>,
-    reply: Reply,
+    pub(crate) reply: Reply,
 }
 
 /// What is known here about a name.
@@ -197,7 +197,7 @@ impl Resolver {
             Route::Loop => ResponseCode::ServFail,
             Route::To(servers) => match self.forwarder.cached(&name, kind) {
                 Some(answer) => {
-                    take_in(&mut reply, answer);
+                    take_in(&mut reply, &name, answer);
                     return Begun::Done(reply);
                 }
                 None => return Begun::Forward(Box::new(Forwarded { name, kind, servers, reply })),
@@ -209,17 +209,17 @@ impl Resolver {
 
     /// Asks the other servers.
     pub(crate) async fn finish(&self, forwarded: Forwarded) -> Reply {
-        let Forwarded { name, kind, servers, mut reply } = forwarded;
-        match self.forwarder.ask(&name, kind, &servers).await {
-            Ok(answer) => take_in(&mut reply, answer),
+        let Forwarded { name, kind, servers, .. } = &forwarded;
+        match self.forwarder.ask(name, *kind, servers).await {
+            Ok(answer) => answered(forwarded, answer),
             Err(error) => {
                 debug!(%name, %kind, error = &error as &dyn std::error::Error, "query failed upstream");
-                if reply.message.answers.is_empty() {
-                    reply.message.metadata.response_code = ResponseCode::ServFail;
-                }
+                let reply = forwarded.reply;
+                // The alias itself is known, whatever becomes of its target.
+                let in_chain = !reply.message.answers.is_empty();
+                if in_chain { reply } else { reply.with_code(ResponseCode::ServFail) }
             }
         }
-        reply
     }
 }
 
@@ -229,13 +229,26 @@ fn no_data(mut reply: Reply, soa: Record) -> Reply {
     reply
 }
 
+/// The reply with an upstream's answer.
+pub(crate) fn answered(forwarded: Forwarded, answer: Answer) -> Reply {
+    let Forwarded { name, mut reply, .. } = forwarded;
+    take_in(&mut reply, &name, answer);
+    reply
+}
+
 /// An upstream's answer becomes the reply; behind an alias it only adds to it.
-fn take_in(reply: &mut Reply, answer: Answer) {
+fn take_in(reply: &mut Reply, name: &Name, answer: Answer) {
     let message = &mut reply.message;
     if message.answers.is_empty() {
         message.metadata.response_code = answer.code;
         message.authorities = answer.authorities;
         message.additionals = answer.additionals;
     }
-    message.answers.extend(answer.answers);
+    message.answers.extend(answer.answers.into_iter().map(|mut record| {
+        // It may have been asked before, in another case.
+        if record.name == *name {
+            record.name = name.clone();
+        }
+        record
+    }));
 }

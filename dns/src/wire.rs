@@ -117,7 +117,9 @@ impl Reply {
         if let Some(bytes) = self.encode_first(all, false) {
             return bytes;
         }
-        let (mut fits, mut too_many) = (0, all);
+        // No record is shorter than a root's without data.
+        let most = usize::from(self.limit) / 11 + 1;
+        let (mut fits, mut too_many) = (0, all.min(most));
         let mut best = self.encode_first(0, required > 0).unwrap_or_default();
         while too_many - fits > 1 {
             let middle = fits + (too_many - fits) / 2;

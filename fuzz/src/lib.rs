@@ -1,4 +1,5 @@
-//! Targets for fuzzing: what strangers send, through the server's real edge; and what the store reads from a disk.
+//! Targets for fuzzing: what strangers send, through the server's real edge; what the store reads from a disk; and DNS, both
+//! what is asked and what upstream servers answer.
 //!
 //! A target is a plain function of bytes; it panics when a rule is broken: a 5xx, an answer that is no JSON, an object that cannot
 //! be written back as it was read, a token that nobody signed and somebody accepts. [`TARGETS`] has them all. They are run by
@@ -21,13 +22,15 @@ use std::path::PathBuf;
 pub type Target = fn(&[u8]);
 
 /// Name and function of every target. A name is also that of its corpus.
-pub const TARGETS: [(&str, Target); 18] = [
+pub const TARGETS: [(&str, Target); 20] = [
     ("accept", requests::accept),
     ("apply_patch", patches::apply),
     ("archive", store::fuzz::archive),
     ("certificate", credentials::certificate),
     ("checkpoint", store::fuzz::checkpoint),
     ("continue_token", requests::continue_token),
+    ("dns_answer", dns::fuzz::answer),
+    ("dns_request", dns::fuzz::request),
     ("json_body", bodies::json),
     ("json_patch", patches::json),
     ("jwt", credentials::jwt),

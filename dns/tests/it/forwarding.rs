@@ -14,19 +14,19 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinSet;
 
 /// An upstream server: `answer` makes the datagrams that follow a request.
-struct Upstream {
-    address: SocketAddr,
+pub(crate) struct Upstream {
+    pub(crate) address: SocketAddr,
     asked: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
 impl Upstream {
-    fn asked(&self) -> usize {
+    pub(crate) fn asked(&self) -> usize {
         self.asked.load(Ordering::Relaxed)
     }
 }
 
-async fn upstream(answer: impl Fn(&Message) -> Vec<Message> + Send + Sync + 'static) -> Upstream {
+pub(crate) async fn upstream(answer: impl Fn(&Message) -> Vec<Message> + Send + Sync + 'static) -> Upstream {
     // TCP first: a free TCP port is rarer than a free UDP port of the same number.
     let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = tcp.local_addr().unwrap();
@@ -57,21 +57,21 @@ async fn upstream(answer: impl Fn(&Message) -> Vec<Message> + Send + Sync + 'sta
     Upstream { address, asked, _tasks: tasks }
 }
 
-fn reply(request: &Message, code: ResponseCode) -> Message {
+pub(crate) fn reply(request: &Message, code: ResponseCode) -> Message {
     let mut reply = Message::response(request.metadata.id, request.metadata.op_code);
     reply.metadata.response_code = code;
     reply.queries.clone_from(&request.queries);
     reply
 }
 
-fn found(request: &Message, ip: &[u8; 4]) -> Message {
+pub(crate) fn found(request: &Message, ip: &[u8; 4]) -> Message {
     let mut reply = reply(request, ResponseCode::NoError);
     let owner = request.queries[0].name.clone();
     reply.add_answer(Record::from_rdata(owner, 300, RData::A(A((*ip).into()))));
     reply
 }
 
-async fn cluster_over(upstreams: &[SocketAddr]) -> Cluster {
+pub(crate) async fn cluster_over(upstreams: &[SocketAddr]) -> Cluster {
     let mut config = Config::new("cluster.local");
     config.upstreams = upstreams.to_vec();
     cluster_with(config).await

@@ -5,6 +5,7 @@
 mod cluster;
 mod forwarding;
 mod garbage;
+mod lying_upstreams;
 mod machine;
 mod names;
 mod pods;

@@ -3,7 +3,7 @@
 use crate::cluster::{addresses, cluster, cluster_with, code, query};
 use dns::{Config, Transport};
 use hickory_proto::op::{OpCode, ResponseCode};
-use hickory_proto::rr::{DNSClass, RecordType};
+use hickory_proto::rr::{DNSClass, RData, RecordType};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -149,4 +149,20 @@ async fn the_zone_may_have_any_name() {
     assert_eq!(addresses(&reply), ["10.96.0.10".parse::<IpAddr>().unwrap()]);
     let reply = cluster.ask("kube-dns.kube-system.svc.cluster.local", RecordType::A).await;
     assert_eq!((code(&reply), reply.metadata.authoritative), (ResponseCode::NXDomain, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_there_is_nothing_may_be_remembered_for_five_seconds() {
+    let cluster = cluster().await;
+    for (name, kind) in [
+        ("nobody.default.svc.cluster.local", RecordType::A),
+        ("kube-dns.kube-system.svc.cluster.local", RecordType::AAAA),
+        ("kube-dns.kube-system.svc.cluster.local", RecordType::MX),
+        ("default.svc.cluster.local", RecordType::A),
+    ] {
+        let reply = cluster.ask(name, kind).await;
+        let RData::SOA(soa) = &reply.authorities[0].data else { panic!("{:?}", reply.authorities) };
+        assert_eq!((reply.authorities[0].ttl, soa.minimum), (5, 5), "{name} {kind}");
+        assert_eq!(reply.authorities[0].name.to_ascii(), "cluster.local.", "{name} {kind}");
+    }
 }

@@ -50,3 +50,16 @@ async fn an_address_that_nobody_has_is_not_this_servers_to_deny() {
         assert_eq!((code(&reply), reply.metadata.authoritative), (ResponseCode::NXDomain, false), "{name}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_is_a_cluster_ip_belongs_to_that_service_only() {
+    let cluster = cluster().await;
+    cluster.service("default", "web", json!({"clusterIP": "10.96.1.1"})).await;
+    cluster.service("default", "db", json!({"clusterIP": "None"})).await;
+    cluster.slice(("default", "db"), "db-1", &[("10.96.1.1", "db-0", json!(true))], json!([])).await;
+    expect![[r#"
+        NoError
+        1.1.96.10.in-addr.arpa. 5 PTR web.default.svc.cluster.local.
+    "#]]
+    .assert_eq(&cluster.dig("1.1.96.10.in-addr.arpa", RecordType::PTR).await);
+}

@@ -1,6 +1,6 @@
 //! Section 2.4: headless Services.
 
-use crate::cluster::{Cluster, cluster};
+use crate::cluster::{Cluster, cluster, slice};
 use expect_test::expect;
 use hickory_proto::rr::RecordType;
 use serde_json::json;
@@ -104,4 +104,17 @@ async fn more_endpoints_than_a_hundred_have_weight_one() {
     let reply = cluster.ask("_sql._tcp.db.default.svc.cluster.local", RecordType::SRV).await;
     assert_eq!(reply.answers.len(), 150);
     assert!(reply.answers.iter().all(|record| record.data.to_string().starts_with("0 1 1 ")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_terminating_endpoint_is_not_listed_even_if_it_still_serves() {
+    let cluster = headless().await;
+    let mut slice = slice(("default", "db"), "db-1", &[("10.244.1.5", "db-0", json!(false))], json!([]));
+    let conditions = json!({"ready": false, "serving": true, "terminating": true});
+    slice.endpoints.as_mut().unwrap()[0].conditions = Some(serde_json::from_value(conditions).unwrap());
+    cluster.sources.endpoint_slices.apply(slice);
+    cluster.activity.idle().await;
+    // A ClusterIP would fall back to it.
+    cluster.no_such_name("db.default.svc.cluster.local").await;
+    cluster.no_such_name("db-0.db.default.svc.cluster.local").await;
 }

@@ -239,3 +239,13 @@ async fn a_question_of_the_greatest_length_is_answered_in_512_bytes() {
     assert_eq!((code(&message), message.queries.len()), (ResponseCode::NXDomain, 1));
     assert!(reply.len() <= 512);
 }
+
+#[tokio::test(start_paused = true)]
+async fn names_that_repeat_are_compressed() {
+    let wire = wire().await;
+    wire.endpoints(8).await;
+    let request = with_edns(query("db.default.svc.cluster.local", RecordType::A), 4096);
+    let (reply, length) = wire.udp(&request).await;
+    // Header, question, eight records and the OPT record.
+    assert_eq!((reply.answers.len(), length), (8, 12 + 34 + 8 * RECORD + 11));
+}

@@ -61,6 +61,8 @@ mod the_rules_hold_for {
         certificate,
         checkpoint,
         continue_token,
+        dns_answer,
+        dns_request,
         json_body,
         json_patch,
         jwt,
