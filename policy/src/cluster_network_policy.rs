@@ -1,8 +1,8 @@
 //! ClusterNetworkPolicy (`policy.networking.k8s.io/v1alpha2`): the administrator's tiers around NetworkPolicy.
 //!
 //! The types as they are on the wire, and their compilation. What this version does not know fails closed, as the API
-//! asks: an `Accept` rule with it matches nothing, any other denies everything. That holds for the experimental peers
-//! `nodes` and `domainNames` too, which are not supported.
+//! asks: an `Accept` rule with it matches nothing, any other denies everything. That holds for the experimental peer
+//! `domainNames` too, which is not evaluated here.
 
 use crate::peer::{Block, Peer};
 use crate::ports::PortMatch;
@@ -113,7 +113,7 @@ pub struct EgressPeer {
     /// Address ranges; pods' addresses count too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub networks: Option<Vec<String>>,
-    /// Experimental, not supported.
+    /// Nodes, by their labels: the addresses in their status. Experimental upstream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<LabelSelector>,
     /// Experimental, not supported.
@@ -193,35 +193,38 @@ impl k8s_openapi::Metadata for ClusterNetworkPolicy {
 struct Unknown;
 
 impl ClusterNetworkPolicy {
-    /// `None`: it is of no tier that exists, or has no subject.
     pub(crate) fn compile(&self) -> Option<CompiledPolicy> {
-        let spec = &self.spec;
-        let tier = match spec.tier.as_str() {
-            "Admin" => Tier::Admin,
-            "Baseline" => Tier::Baseline,
-            _ => return None,
-        };
-        let subject = scope(&spec.subject).ok()?;
-        let ingress = spec.ingress.iter().map(|given| {
-            let peers = given.from.iter().map(|peer| scope(peer).map(Peer::Pods)).collect();
-            rule(given.name.as_ref(), &given.action, peers, &given.protocols)
-        });
-        let egress = spec.egress.iter().map(|given| {
-            let peers: Result<Vec<Vec<Peer>>, Unknown> = given.to.iter().map(destination).collect();
-            rule(given.name.as_ref(), &given.action, peers.map(|peers| peers.concat()), &given.protocols)
-        });
-        // Without rules in a direction it has nothing to say about it.
-        let some = |rules: Vec<Rule>| (!rules.is_empty()).then_some(rules);
-        Some(CompiledPolicy {
-            tier,
-            priority: spec.priority,
-            namespace: String::new(),
-            name: self.metadata.name.clone().unwrap_or_default(),
-            subject,
-            ingress: some(ingress.collect()),
-            egress: some(egress.collect()),
-        })
+        compile(self.metadata.name.clone().unwrap_or_default(), &self.spec)
     }
+}
+
+/// `None`: it is of no tier that exists, or has no subject.
+pub(crate) fn compile(name: String, spec: &ClusterNetworkPolicySpec) -> Option<CompiledPolicy> {
+    let tier = match spec.tier.as_str() {
+        "Admin" => Tier::Admin,
+        "Baseline" => Tier::Baseline,
+        _ => return None,
+    };
+    let subject = scope(&spec.subject).ok()?;
+    let ingress = spec.ingress.iter().map(|given| {
+        let peers = given.from.iter().map(|peer| scope(peer).map(Peer::Pods)).collect();
+        rule(given.name.as_ref(), &given.action, peers, &given.protocols)
+    });
+    let egress = spec.egress.iter().map(|given| {
+        let peers: Result<Vec<Vec<Peer>>, Unknown> = given.to.iter().map(destination).collect();
+        rule(given.name.as_ref(), &given.action, peers.map(|peers| peers.concat()), &given.protocols)
+    });
+    // Without rules in a direction it has nothing to say about it.
+    let some = |rules: Vec<Rule>| (!rules.is_empty()).then_some(rules);
+    Some(CompiledPolicy {
+        tier,
+        priority: spec.priority,
+        namespace: String::new(),
+        name,
+        subject,
+        ingress: some(ingress.collect()),
+        egress: some(egress.collect()),
+    })
 }
 
 fn rule(name: Option<&String>, action: &str, peers: Result<Vec<Peer>, Unknown>, protocols: &[ProtocolMatch]) -> Rule {
@@ -254,12 +257,17 @@ fn scope(peer: &PodPeer) -> Result<Scope, Unknown> {
 
 fn destination(peer: &EgressPeer) -> Result<Vec<Peer>, Unknown> {
     match peer {
-        EgressPeer { nodes: Some(_), .. } | EgressPeer { domain_names: Some(_), .. } => Err(Unknown),
-        EgressPeer { networks: Some(networks), pod: PodPeer { namespaces: None, pods: None }, .. } => {
-            networks.iter().map(|range| Block::whole(range).map(Peer::Block).ok_or(Unknown)).collect()
+        EgressPeer { pod, networks: None, nodes: None, domain_names: None } => Ok(vec![Peer::Pods(scope(pod)?)]),
+        EgressPeer { pod: PodPeer { namespaces: None, pods: None }, networks, nodes, domain_names: None } => {
+            match (networks, nodes) {
+                (Some(networks), None) => {
+                    networks.iter().map(|range| Block::whole(range).map(Peer::Block).ok_or(Unknown)).collect()
+                }
+                (None, Some(nodes)) => Ok(vec![Peer::Nodes(Selector::compile(nodes))]),
+                _ => Err(Unknown),
+            }
         }
-        EgressPeer { networks: Some(_), .. } => Err(Unknown),
-        EgressPeer { pod, .. } => Ok(vec![Peer::Pods(scope(pod)?)]),
+        _ => Err(Unknown),
     }
 }
 

@@ -1,7 +1,10 @@
 //! Pods as policies see them: an identity (namespace and labels), named ports, a node, and addresses.
 
+use crate::group::IdentityRules;
+use crate::hash::PersistentMap;
 use crate::ports::NamedPort;
 use crate::selector::Labels;
+use arc_swap::ArcSwapOption;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use netstack::Protocol;
 use std::collections::{BTreeMap, HashMap};
@@ -19,6 +22,8 @@ pub(crate) struct Identity {
     pub(crate) namespace: String,
     pub(crate) namespace_labels: Arc<Labels>,
     pub(crate) labels: Labels,
+    /// What applies to it, in the set of policies that was asked last.
+    pub(crate) rules: ArcSwapOption<IdentityRules>,
 }
 
 /// A pod with addresses of its own.
@@ -71,12 +76,12 @@ pub(crate) struct Endpoints {
     /// Dead identities are swept when this many are known.
     sweep_at: usize,
     next_id: u64,
-    by_address: imbl::HashMap<IpAddr, Arc<Endpoint>>,
+    by_address: PersistentMap<IpAddr, Arc<Endpoint>>,
 }
 
 impl Endpoints {
     /// The map, as it is now: O(1).
-    pub(crate) fn by_address(&self) -> imbl::HashMap<IpAddr, Arc<Endpoint>> {
+    pub(crate) fn by_address(&self) -> PersistentMap<IpAddr, Arc<Endpoint>> {
         self.by_address.clone()
     }
 
@@ -139,10 +144,23 @@ impl Endpoints {
         self.namespaces.remove(name).is_some() && self.replace_all(name)
     }
 
-    fn replace_all(&mut self, namespace: &str) -> bool {
+    fn of_namespace(&self, namespace: &str) -> impl Iterator<Item = (&PodKey, &Known)> {
         let first = PodKey { namespace: namespace.to_owned(), name: String::new(), uid: String::new() };
-        let of_namespace = self.pods.range(first..).map(|(key, _)| key.clone());
-        let keys: Vec<PodKey> = of_namespace.take_while(|key| key.namespace == namespace).collect();
+        self.pods.range(first..).take_while(move |(key, _)| key.namespace == namespace)
+    }
+
+    /// The identities of a namespace's pods, or of all.
+    pub(crate) fn identities(&self, namespace: Option<&str>) -> Vec<Arc<Identity>> {
+        let address = |known: &Known| self.by_address.get(known.ips.first()?);
+        let identity = |known: &Known| Some(address(known)?.identity.clone());
+        match namespace {
+            Some(namespace) => self.of_namespace(namespace).filter_map(|(_, known)| identity(known)).collect(),
+            None => self.pods.values().filter_map(identity).collect(),
+        }
+    }
+
+    fn replace_all(&mut self, namespace: &str) -> bool {
+        let keys: Vec<PodKey> = self.of_namespace(namespace).map(|(key, _)| key.clone()).collect();
         for key in &keys {
             self.replace(key);
         }
@@ -185,6 +203,7 @@ impl Endpoints {
             namespace: namespace.to_owned(),
             namespace_labels,
             labels: labels.clone(),
+            rules: ArcSwapOption::empty(),
         });
         self.identities.insert(key, Arc::downgrade(&identity));
         if self.identities.len() > self.sweep_at {

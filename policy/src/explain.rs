@@ -6,7 +6,7 @@ use crate::ports::{PortMatch, name_of};
 use crate::rule::{Action, CompiledPolicy, Direction, Rule, Tier};
 use crate::rule_set::{Origin, PeerView, PortView};
 use crate::selector::Scope;
-use crate::table::{Judgement, PolicyTable, Side};
+use crate::table::{Parties, PolicyTable, Side};
 use netstack::NewFlow;
 use serde::Serialize;
 use std::net::{IpAddr, SocketAddr};
@@ -104,25 +104,27 @@ pub struct NearMiss {
 impl PolicyTable {
     /// Why `flow` may pass, or not.
     pub fn explain(&self, flow: &NewFlow) -> Explanation {
-        let judgement = self.judge(flow);
-        let reason = judgement.refusal();
+        let parties = self.parties(flow);
+        let (egress, ingress) = (self.egress(&parties), self.ingress(&parties));
+        let refused = |side: Side, direction| side.refusal(direction);
+        let reason = refused(egress, Direction::Egress).or_else(|| refused(ingress, Direction::Ingress));
         let name = |pod: Option<&Endpoint>| pod.map(Endpoint::full_name);
         Explanation {
             allowed: reason.is_none(),
             reason: reason.map(|reason| reason.0),
-            protocol: name_of(judgement.port.protocol),
-            source: PartyReport { address: flow.translated.src, pod: name(judgement.source) },
-            destination: PartyReport { address: flow.translated.dst, pod: name(judgement.destination) },
-            egress: report(self, &judgement, Direction::Egress),
-            ingress: report(self, &judgement, Direction::Ingress),
+            protocol: name_of(parties.port.protocol),
+            source: PartyReport { address: flow.translated.src, pod: name(parties.source) },
+            destination: PartyReport { address: flow.translated.dst, pod: name(parties.destination) },
+            egress: report(self, &parties, egress, Direction::Egress),
+            ingress: report(self, &parties, ingress, Direction::Ingress),
         }
     }
 }
 
-fn report(table: &PolicyTable, judgement: &Judgement<'_>, direction: Direction) -> DirectionReport {
-    let (side, pod, peer) = match direction {
-        Direction::Ingress => (&judgement.ingress, judgement.destination, judgement.ingress_peer),
-        Direction::Egress => (&judgement.egress, judgement.source, judgement.egress_peer),
+fn report(table: &PolicyTable, parties: &Parties<'_>, side: Side, direction: Direction) -> DirectionReport {
+    let (pod, peer) = match direction {
+        Direction::Ingress => (parties.destination, parties.ingress_peer),
+        Direction::Egress => (parties.source, parties.egress_peer),
     };
     let word = match direction {
         Direction::Ingress => "ingress",
@@ -144,41 +146,44 @@ fn report(table: &PolicyTable, judgement: &Judgement<'_>, direction: Direction) 
     let policies: Vec<Arc<CompiledPolicy>> = subjects.flat_map(|subject| subject.policies.clone()).collect();
     let speaking = policies.iter().filter(|policy| policy.rules(direction).is_some());
     report.policies = speaking.clone().map(|policy| policy.full_name()).collect();
-    let pod = pod.full_name();
+    let deciding = |tier| table.subject(tier, &pod.identity).expect("a tier that decides has policies");
+    let pod_name = pod.full_name();
     match side {
         Side::NoPod => {}
-        Side::Exempt(why) => (report.ruling, report.why) = (Ruling::Exempt, (*why).into()),
+        Side::Exempt(why) => (report.ruling, report.why) = (Ruling::Exempt, why.into()),
         Side::NotIsolated => {
             report.ruling = Ruling::NotIsolated;
-            report.why = format!("no policy isolates {pod} for {word}");
+            report.why = format!("no policy isolates {pod_name} for {word}");
         }
-        Side::Allowed(tier, subject, number) => {
+        Side::Allowed(tier, number) => {
+            let subject = deciding(tier);
             let rules = subject.rules(direction).expect("a side that allows by a rule has rules");
-            let (origin, rule) = rules.rule(*number);
+            let (origin, rule) = rules.rule(number);
             let decided = rule_report(origin, rule);
             report.ruling = Ruling::Allowed;
             report.tier = Some(tier.name());
             report.why = format!("{word} rule {} of {} allows it", decided.rule, decided.policy);
             report.decided_by = Some(decided);
         }
-        Side::Denied(tier, subject, number) => {
+        Side::Denied(tier, number) => {
+            let subject = deciding(tier);
             let rules = subject.rules(direction).expect("a side that denies has rules");
             report.ruling = Ruling::Denied;
             report.tier = Some(tier.name());
             if let Some(number) = number {
-                let (origin, rule) = rules.rule(*number);
+                let (origin, rule) = rules.rule(number);
                 let decided = rule_report(origin, rule);
                 report.why = format!("{word} rule {} of {} denies it", decided.rule, decided.policy);
                 report.decided_by = Some(decided);
             } else {
-                let isolating = speaking.filter(|policy| policy.tier == *tier).map(|policy| policy.full_name());
+                let isolating = speaking.filter(|policy| policy.tier == tier).map(|policy| policy.full_name());
                 let isolating = isolating.collect::<Vec<_>>().join(", ");
-                report.why = format!("{pod} is isolated for {word} by {isolating}; no rule matched");
+                report.why = format!("{pod_name} is isolated for {word} by {isolating}; no rule matched");
             }
             // Only what comes before the denial could have prevented it.
             let before = rules.all().take(number.map_or(usize::MAX, |number| number as usize));
             let allowing = before.filter(|(_, rule)| rule.action == Action::Accept);
-            let misses = allowing.flat_map(|(origin, rule)| near_misses(origin, rule, peer, judgement.port));
+            let misses = allowing.flat_map(|(origin, rule)| near_misses(origin, rule, peer, parties.port));
             report.near_misses = misses.take(NEAR_MISSES).collect();
         }
     }
@@ -224,6 +229,10 @@ fn peer_problems(origin: &Origin, rule: &Rule, view: PeerView<'_>) -> Option<Vec
 fn peer_problem(peer: &Peer, policy_namespace: &str, view: PeerView<'_>) -> Option<String> {
     match peer {
         Peer::Nothing => Some("the peer is invalid and matches nothing".into()),
+        Peer::Nodes(selector) => match view.node {
+            None => Some(format!("{} is no node's address", view.address)),
+            Some(node) => selector.mismatch(&node.labels, "node", &node.name),
+        },
         Peer::Block(block) if block.contains(view.address) => None,
         Peer::Block(block) => Some(block_problem(block.cidr, &block.except, view.address)),
         Peer::Pods(Scope { namespaces, pods }) => {

@@ -14,6 +14,16 @@ pub enum Denial {
     Reject,
 }
 
+/// What a new table means for flows that have been let in by an older one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Established {
+    /// They are judged again at their next packet, and cut if they would not be let in any more.
+    #[default]
+    ReEvaluate,
+    /// They stay as they are until they end, as in clusters whose tables hold only new connections.
+    Keep,
+}
+
 /// Judges new flows by the newest [`PolicyTable`].
 #[derive(Debug)]
 pub(crate) struct TableFilter {

@@ -3,7 +3,8 @@
 //! What they mean for a pod is compiled when a flow first asks, once per set of policies that selects the same pods.
 
 use crate::endpoint::Identity;
-use crate::rule::{CompiledPolicy, Direction};
+use crate::hash::Map;
+use crate::rule::{CompiledPolicy, Direction, Tier};
 use crate::rule_set::RuleSet;
 use parking_lot::RwLock;
 use std::collections::HashMap;
@@ -22,9 +23,25 @@ pub(crate) struct PolicyGroup {
 
 #[derive(Debug, Default)]
 struct Subjects {
-    by_identity: HashMap<u64, Arc<Subject>>,
+    by_identity: Map<u64, Arc<Subject>>,
     /// Identities that the same policies select share everything.
     by_selection: HashMap<Vec<u32>, Arc<Subject>>,
+}
+
+/// All that applies to one identity, in a set of policies.
+#[derive(Debug)]
+pub(crate) struct IdentityRules {
+    /// Which set.
+    pub(crate) generation: u64,
+    /// By tier; `None`: it has no policies.
+    pub(crate) subjects: [Option<Arc<Subject>>; Tier::ALL.len()],
+}
+
+impl IdentityRules {
+    /// The tiers that have policies, in order.
+    pub(crate) fn tiers(&self) -> impl Iterator<Item = (Tier, &Arc<Subject>)> {
+        Tier::ALL.into_iter().zip(&self.subjects).filter_map(|(tier, subject)| Some((tier, subject.as_ref()?)))
+    }
 }
 
 /// What applies to the pods that a set of policies selects.
@@ -48,6 +65,11 @@ impl Subject {
 impl PolicyGroup {
     pub(crate) fn is_empty(&self) -> bool {
         self.policies.is_empty()
+    }
+
+    /// All of them, in order.
+    pub(crate) fn policies(&self) -> impl Iterator<Item = &Arc<CompiledPolicy>> {
+        self.policies.values()
     }
 
     /// The policy of that name.

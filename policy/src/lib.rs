@@ -13,18 +13,29 @@
 //! Follows the NetworkPolicy v1 API with KEP-2079 (`endPort`), and KEP-2091 in the form of the network-policy-api
 //! project: ClusterNetworkPolicy v1alpha2.
 
+mod admin_network_policy;
 mod cluster_network_policy;
+mod conflict;
+mod crowd;
 mod endpoint;
 mod explain;
 mod filter;
 mod group;
+mod hash;
+mod matrix;
 mod peer;
 mod ports;
 mod rule;
 mod rule_set;
 mod selector;
+mod status;
 mod sync;
 mod table;
+
+/// AdminNetworkPolicy, BaselineAdminNetworkPolicy and their parts, as they are on the wire.
+pub mod v1alpha1 {
+    pub use crate::admin_network_policy::*;
+}
 
 /// ClusterNetworkPolicy and its parts, as they are on the wire.
 pub mod v1alpha2 {
@@ -32,9 +43,11 @@ pub mod v1alpha2 {
 }
 
 pub use explain::{DirectionReport, Explanation, NearMiss, PartyReport, RuleReport, Ruling};
-pub use filter::Denial;
-pub use sync::{Config, Policy, Sources, start, start_with};
-pub use table::{PodInfo, PolicyTable};
+pub use filter::{Denial, Established};
+pub use status::Reports;
+pub use sync::{ClusterPolicies, Config, Policy, Sources, start, start_with};
+pub use matrix::Destination;
+pub use table::{NodeInfo, PodInfo, PolicyTable};
 
 /// Why a flow is refused: the reason codes that flows, traces and captures show.
 pub mod reason {

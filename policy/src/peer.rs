@@ -13,6 +13,8 @@ pub(crate) enum Peer {
     Pods(Scope),
     /// Addresses.
     Block(Block),
+    /// Nodes, by the addresses in their status.
+    Nodes(Selector),
     /// Nothing: what the API would not have let through.
     Nothing,
 }

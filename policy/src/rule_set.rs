@@ -6,9 +6,11 @@
 //! of all rules cut the address space into regions, and in each region the same rules match.
 
 use crate::endpoint::{Endpoint, Identity};
+use crate::hash::Map;
 use crate::peer::{Block, Peer};
 use crate::ports::{NamedPort, PortMap};
-use crate::rule::{CompiledPolicy, Direction, Rule};
+use crate::rule::{Action, CompiledPolicy, Direction, Rule};
+use crate::table::NodeInfo;
 use ipnet::IpNet;
 use netstack::Protocol;
 use parking_lot::RwLock;
@@ -32,15 +34,19 @@ pub(crate) struct Origin {
 pub(crate) struct RuleSet {
     direction: Direction,
     rules: Vec<Origin>,
+    /// What they do, in the same order; empty if all accept, as those of NetworkPolicies do.
+    actions: Vec<Action>,
     /// The rules that match every peer: all that an address outside of every region meets.
     everyone: Arc<PortMap>,
     regions: JointPrefixMap<IpNet, Arc<PortMap>>,
+    /// The rules that speak of nodes by their labels.
+    of_nodes: Vec<u32>,
     remembered: RwLock<Remembered>,
 }
 
 #[derive(Debug, Default)]
 struct Remembered {
-    by_identity: HashMap<u64, Arc<PortMap>>,
+    by_identity: Map<u64, Arc<PortMap>>,
     /// Identities that meet the same rules share one map.
     by_rules: HashMap<Vec<u32>, Arc<PortMap>>,
 }
@@ -50,6 +56,8 @@ struct Remembered {
 pub(crate) struct PeerView<'t> {
     /// The pod it is, if its identity shows.
     pub(crate) pod: Option<&'t Endpoint>,
+    /// The node whose address it is.
+    pub(crate) node: Option<&'t NodeInfo>,
     pub(crate) address: IpAddr,
 }
 
@@ -73,13 +81,21 @@ impl RuleSet {
         let mut set = RuleSet {
             direction,
             rules,
+            actions: Vec::new(),
             everyone: Arc::default(),
             regions: JointPrefixMap::new(),
+            of_nodes: Vec::new(),
             remembered: RwLock::default(),
         };
+        let actions: Vec<Action> = set.all().map(|(_, rule)| rule.action).collect();
+        if actions.iter().any(|action| *action != Action::Accept) {
+            set.actions = actions;
+        }
         let everyone: Vec<u32> = set.numbered().filter(|(_, rule)| rule.peers.is_none()).map(|(n, _)| n).collect();
         set.everyone = Arc::new(set.port_map(&everyone));
         set.regions = set.regions(&everyone);
+        let speaks_of_nodes = |rule: &Rule| rule.peers.iter().flatten().any(|peer| matches!(peer, Peer::Nodes(_)));
+        set.of_nodes = set.numbered().filter(|(_, rule)| speaks_of_nodes(rule)).map(|(number, _)| number).collect();
         Some(set)
     }
 
@@ -90,6 +106,11 @@ impl RuleSet {
         (origin, &rules[origin.index])
     }
 
+    /// What the rule at a place of the order does.
+    pub(crate) fn action(&self, number: u32) -> Action {
+        self.actions.get(number as usize).copied().unwrap_or(Action::Accept)
+    }
+
     /// Every rule, in order.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&Origin, &Rule)> {
         (0..self.rules.len() as u32).map(|number| self.rule(number))
@@ -98,17 +119,27 @@ impl RuleSet {
     /// The first rule that matches.
     pub(crate) fn first_match(&self, peer: PeerView<'_>, port: PortView<'_>) -> Option<u32> {
         let first = |map: &PortMap| map.first(port.protocol, port.port, port.named);
-        let by_address = match self.regions.get_lpm(&IpNet::from(peer.address)) {
-            Some((_, map)) => first(map),
-            None => first(&self.everyone),
-        };
-        let by_identity = peer.pod.and_then(|pod| first(&self.of_identity(&pod.identity)));
-        by_address.into_iter().chain(by_identity).min()
+        let region = if self.regions.is_empty() { None } else { self.regions.get_lpm(&IpNet::from(peer.address)) };
+        let by_address = first(region.map_or(&self.everyone, |(_, map)| map));
+        let by_identity = peer.pod.and_then(|pod| self.with_identity(&pod.identity, first));
+        let by_node = peer.node.and_then(|node| self.first_of_node(node, port));
+        [by_address, by_identity, by_node].into_iter().flatten().min()
     }
 
-    fn of_identity(&self, identity: &Identity) -> Arc<PortMap> {
+    /// Nodes are few, and so are rules that speak of them: those are gone through.
+    fn first_of_node(&self, node: &NodeInfo, port: PortView<'_>) -> Option<u32> {
+        self.of_nodes.iter().copied().find(|number| {
+            let rule = self.rule(*number).1;
+            let selects = |peer: &Peer| matches!(peer, Peer::Nodes(selector) if selector.matches(&node.labels));
+            let has_port = || rule.ports.iter().any(|of| of.matches(port.protocol, port.port, port.named));
+            rule.peers.iter().flatten().any(selects) && (rule.ports.is_empty() || has_port())
+        })
+    }
+
+    /// Shows the rules whose peers select an identity.
+    fn with_identity<T>(&self, identity: &Identity, show: impl FnOnce(&PortMap) -> T) -> T {
         if let Some(map) = self.remembered.read().by_identity.get(&identity.id) {
-            return map.clone();
+            return show(map);
         }
         let rules: Vec<u32> = self
             .numbered_with_origin()
@@ -131,7 +162,7 @@ impl RuleSet {
             }
         };
         remembered.by_identity.insert(identity.id, map.clone());
-        map
+        show(&map)
     }
 
     fn regions(&self, everyone: &[u32]) -> JointPrefixMap<IpNet, Arc<PortMap>> {

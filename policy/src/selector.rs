@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 pub(crate) type Labels = BTreeMap<String, String>;
 
 /// All requirements must hold; none selects everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Selector(Vec<Requirement>);
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Requirement {
     Equals(String, String),
     In(String, Vec<String>),
@@ -74,7 +74,7 @@ impl Selector {
 }
 
 /// Pods, by their own labels and those of their namespace.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Scope {
     /// `None`: the policy's own namespace.
     pub(crate) namespaces: Option<Selector>,

@@ -1,21 +1,26 @@
 //! The owner of the table: follows policies, namespaces, pods and nodes, swaps, and has flows judged again.
 
+use crate::admin_network_policy::{AdminNetworkPolicy, BaselineAdminNetworkPolicy};
 use crate::cluster_network_policy::ClusterNetworkPolicy;
 use crate::endpoint::{Endpoints, on_host_network, version_of};
 use crate::explain::Explanation;
-use crate::filter::{Denial, TableFilter};
-use crate::table::PolicyTable;
+use crate::filter::{Denial, Established, TableFilter};
+use crate::hash::Map;
+use crate::rule::Tier;
+use crate::selector::Labels;
+use crate::status::{self, Reports, TierPolicy, Told};
+use crate::table::{NodeInfo, PolicyTable};
 use arc_swap::ArcSwap;
 use informer::{Change, Changes, Informer, Informers, Update, Working};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use netstack::{Filter, Network, NewFlow};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tracing::debug;
 
 /// How long [`Policy::attach`] waits for a bookmark before it asks for another: one that was asked for while a watch was
@@ -29,8 +34,13 @@ pub struct Config {
     pub node_addresses: Vec<(String, IpAddr)>,
     /// What happens to a flow that no rule allows.
     pub denial: Denial,
-    /// Whether the API serves ClusterNetworkPolicies: they are followed then.
+    /// What happens to a flow that has been let in and would not be any more.
+    pub established: Established,
+    /// Whether the API serves ClusterNetworkPolicies, AdminNetworkPolicies and BaselineAdminNetworkPolicies: they are
+    /// followed then.
     pub cluster_network_policies: bool,
+    /// With what the API is told how it fares with those.
+    pub reports: Option<Reports>,
     /// Makes idle watches say how far they have followed the store (a bookmark).
     pub request_progress: Arc<dyn Fn() + Send + Sync>,
 }
@@ -40,7 +50,9 @@ impl Default for Config {
         Config {
             node_addresses: Vec::new(),
             denial: Denial::Drop,
+            established: Established::ReEvaluate,
             cluster_network_policies: false,
+            reports: None,
             request_progress: Arc::new(|| {}),
         }
     }
@@ -48,29 +60,24 @@ impl Default for Config {
 
 impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (nodes, denial) = (&self.node_addresses, &self.denial);
-        f.debug_struct("Config").field("node_addresses", nodes).field("denial", denial).finish_non_exhaustive()
+        let mut config = f.debug_struct("Config");
+        config.field("node_addresses", &self.node_addresses).field("denial", &self.denial);
+        config.field("established", &self.established).finish_non_exhaustive()
     }
 }
 
-/// The running policy engine. Dropping it ends its task; the last table stays with whoever holds the filter.
+/// The running policy engine. Dropping it ends its tasks; the last table stays with whoever holds the filter.
 pub struct Policy {
     filter: Arc<TableFilter>,
     sources: Sources,
     commands: mpsc::UnboundedSender<Command>,
     request_progress: Arc<dyn Fn() + Send + Sync>,
-    task: JoinHandle<()>,
+    _tasks: JoinSet<()>,
 }
 
 impl std::fmt::Debug for Policy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Policy").finish_non_exhaustive()
-    }
-}
-
-impl Drop for Policy {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 
@@ -82,11 +89,22 @@ pub struct Sources {
     /// For their labels.
     pub namespaces: Informer<Namespace>,
     /// The administrator's tiers, where the API serves them.
-    pub cluster_policies: Option<Informer<ClusterNetworkPolicy>>,
+    pub cluster_policies: Option<ClusterPolicies>,
     /// For changes of attached pods' labels.
     pub pods: Informer<Pod>,
     /// For their addresses.
     pub nodes: Informer<Node>,
+}
+
+/// The informers of the policies of the whole cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterPolicies {
+    /// Of both tiers.
+    pub cluster: Informer<ClusterNetworkPolicy>,
+    /// What was tier Admin before.
+    pub admin: Informer<AdminNetworkPolicy>,
+    /// What was tier Baseline before.
+    pub baseline: Informer<BaselineAdminNetworkPolicy>,
 }
 
 /// At most one per pod that starts or stops, so the queue is bounded by them.
@@ -100,7 +118,11 @@ pub fn start(informers: &Informers, network: Network, config: Config) -> Policy 
     let sources = Sources {
         policies: informers.of(),
         namespaces: informers.of(),
-        cluster_policies: config.cluster_network_policies.then(|| informers.of()),
+        cluster_policies: config.cluster_network_policies.then(|| ClusterPolicies {
+            cluster: informers.of(),
+            admin: informers.of(),
+            baseline: informers.of(),
+        }),
         pods: informers.of(),
         nodes: informers.of(),
     };
@@ -109,29 +131,40 @@ pub fn start(informers: &Informers, network: Network, config: Config) -> Policy 
 
 /// Starts to follow these informers, whoever feeds them.
 pub fn start_with(sources: Sources, network: Network, config: Config) -> Policy {
-    let static_nodes: HashMap<IpAddr, String> =
+    let static_nodes: Map<IpAddr, String> =
         config.node_addresses.into_iter().map(|(node, address)| (address, node)).collect();
-    let table = PolicyTable::default().with_nodes(static_nodes.clone());
+    let listed = static_nodes.iter().map(|(ip, name)| (*ip, NodeInfo { name: name.clone(), ..NodeInfo::default() }));
+    let table = PolicyTable::default().with_nodes(listed.collect());
     let filter = Arc::new(TableFilter { table: ArcSwap::from_pointee(table), denial: config.denial });
     let (commands, receiver) = mpsc::unbounded_channel();
+    let mut tasks = JoinSet::new();
+    let reporter = config.reports.map(|reports| {
+        let (reporter, tables) = mpsc::unbounded_channel();
+        tasks.spawn(status::run(reports, tables));
+        reporter
+    });
     let sync = TableSync {
         filter: filter.clone(),
         network,
+        established: config.established,
         endpoints: Endpoints::default(),
         static_nodes,
         nodes: BTreeMap::new(),
         next: Next::default(),
+        reporter,
     };
     let streams = Streams {
         policies: sources.policies.subscribe(),
         namespaces: sources.namespaces.subscribe(),
-        cluster_policies: sources.cluster_policies.as_ref().map(Informer::subscribe),
+        cluster: sources.cluster_policies.as_ref().map(|of| of.cluster.subscribe()),
+        admin: sources.cluster_policies.as_ref().map(|of| of.admin.subscribe()),
+        baseline: sources.cluster_policies.as_ref().map(|of| of.baseline.subscribe()),
         pods: sources.pods.subscribe(),
         nodes: sources.nodes.subscribe(),
         commands: receiver,
     };
-    let task = tokio::spawn(sync.run(streams, sources.pods.clone()));
-    Policy { filter, sources, commands, request_progress: config.request_progress, task }
+    tasks.spawn(sync.run(streams, sources.pods.clone()));
+    Policy { filter, sources, commands, request_progress: config.request_progress, _tasks: tasks }
 }
 
 impl Policy {
@@ -175,9 +208,13 @@ impl Policy {
         let followed = async {
             tokio::join!(policies.synced(), namespaces.synced());
             tokio::join!(policies.applied_at_least(version), namespaces.applied_at_least(version));
-            if let Some(cluster_policies) = cluster_policies {
-                cluster_policies.synced().await;
-                cluster_policies.applied_at_least(version).await;
+            if let Some(ClusterPolicies { cluster, admin, baseline }) = cluster_policies {
+                tokio::join!(cluster.synced(), admin.synced(), baseline.synced());
+                tokio::join!(
+                    cluster.applied_at_least(version),
+                    admin.applied_at_least(version),
+                    baseline.applied_at_least(version)
+                );
             }
         };
         tokio::pin!(followed);
@@ -195,7 +232,9 @@ impl Policy {
 struct Streams {
     policies: Changes<NetworkPolicy>,
     namespaces: Changes<Namespace>,
-    cluster_policies: Option<Changes<ClusterNetworkPolicy>>,
+    cluster: Option<Changes<ClusterNetworkPolicy>>,
+    admin: Option<Changes<AdminNetworkPolicy>>,
+    baseline: Option<Changes<BaselineAdminNetworkPolicy>>,
     pods: Changes<Pod>,
     nodes: Changes<Node>,
     commands: mpsc::UnboundedReceiver<Command>,
@@ -205,6 +244,9 @@ struct Streams {
 #[derive(Default)]
 struct Next {
     table: Option<PolicyTable>,
+    /// Whose policies have changed: a namespace's pods, or everybody (`None`).
+    touched: BTreeSet<Option<String>>,
+    tier_policies: Vec<(String, Option<TierPolicy>)>,
     endpoints: bool,
     nodes: bool,
     working: Vec<Working>,
@@ -214,10 +256,12 @@ struct Next {
 struct TableSync {
     filter: Arc<TableFilter>,
     network: Network,
+    established: Established,
     endpoints: Endpoints,
-    static_nodes: HashMap<IpAddr, String>,
-    nodes: BTreeMap<String, Vec<IpAddr>>,
+    static_nodes: Map<IpAddr, String>,
+    nodes: BTreeMap<String, (Labels, Vec<IpAddr>)>,
     next: Next,
+    reporter: Option<mpsc::UnboundedSender<Told>>,
 }
 
 impl TableSync {
@@ -226,7 +270,9 @@ impl TableSync {
             tokio::select! {
                 biased; // all that is ready is taken in before the swap anyway
                 Some(change) = streams.policies.next() => self.policy(change),
-                Some(change) = next_if_any(&mut streams.cluster_policies) => self.cluster_policy(change),
+                Some(change) = next_if_any(&mut streams.cluster) => self.cluster_policy(change),
+                Some(change) = next_if_any(&mut streams.admin) => self.admin_policy(change),
+                Some(change) = next_if_any(&mut streams.baseline) => self.baseline_policy(change),
                 Some(change) = streams.namespaces.next() => self.namespace(change),
                 Some(change) = streams.pods.next() => self.pod(change),
                 Some(change) = streams.nodes.next() => self.node(change),
@@ -243,8 +289,14 @@ impl TableSync {
         while let Some(change) = streams.policies.try_next() {
             self.policy(change);
         }
-        while let Some(change) = streams.cluster_policies.as_mut().and_then(Changes::try_next) {
+        while let Some(change) = streams.cluster.as_mut().and_then(Changes::try_next) {
             self.cluster_policy(change);
+        }
+        while let Some(change) = streams.admin.as_mut().and_then(Changes::try_next) {
+            self.admin_policy(change);
+        }
+        while let Some(change) = streams.baseline.as_mut().and_then(Changes::try_next) {
+            self.baseline_policy(change);
         }
         while let Some(change) = streams.namespaces.try_next() {
             self.namespace(change);
@@ -280,26 +332,52 @@ impl TableSync {
         }
     }
 
+    fn table(&mut self) -> PolicyTable {
+        self.next.table.take().unwrap_or_else(|| (*self.filter.table.load_full()).clone())
+    }
+
     fn policy(&mut self, change: Change<NetworkPolicy>) {
-        let table = self.next.table.take().unwrap_or_else(|| (*self.filter.table.load_full()).clone());
+        let table = self.table();
+        let metadata = &change.update.object().metadata;
+        let namespace = metadata.namespace.clone().unwrap_or_default();
         self.next.table = Some(match &change.update {
             Update::Applied(policy) => table.with_policy(policy),
-            Update::Deleted(policy) => {
-                let name = |value: &Option<String>| value.clone().unwrap_or_default();
-                table.without_policy(&name(&policy.metadata.namespace), &name(&policy.metadata.name))
-            }
+            Update::Deleted(_) => table.without_policy(&namespace, metadata.name.as_deref().unwrap_or_default()),
         });
+        self.next.touched.insert(Some(namespace));
         self.next.working.push(change.working);
     }
 
     fn cluster_policy(&mut self, change: Change<ClusterNetworkPolicy>) {
-        let table = self.next.table.take().unwrap_or_else(|| (*self.filter.table.load_full()).clone());
-        self.next.table = Some(match &change.update {
-            Update::Applied(policy) => table.with_cluster_policy(policy),
-            Update::Deleted(policy) => {
-                table.without_cluster_policy(policy.metadata.name.as_deref().unwrap_or_default())
-            }
-        });
+        let name = change.update.object().metadata.name.clone().unwrap_or_default();
+        self.tier_policy(name, change, PolicyTable::with_cluster_policy, TierPolicy::Cluster);
+    }
+
+    fn admin_policy(&mut self, change: Change<AdminNetworkPolicy>) {
+        let name = change.update.object().full_name();
+        self.tier_policy(name, change, PolicyTable::with_admin_policy, TierPolicy::Admin);
+    }
+
+    fn baseline_policy(&mut self, change: Change<BaselineAdminNetworkPolicy>) {
+        let name = change.update.object().full_name();
+        self.tier_policy(name, change, PolicyTable::with_baseline_policy, TierPolicy::Baseline);
+    }
+
+    fn tier_policy<K>(
+        &mut self,
+        name: String,
+        change: Change<K>,
+        with: fn(&PolicyTable, &K) -> PolicyTable,
+        policy: fn(Arc<K>) -> TierPolicy,
+    ) {
+        let table = self.table();
+        let (table, told) = match change.update {
+            Update::Applied(object) => (with(&table, &object), Some(policy(object))),
+            Update::Deleted(_) => (table.without_cluster_policy(&name), None),
+        };
+        self.next.table = Some(table);
+        self.next.touched.insert(None);
+        self.next.tier_policies.push((name, told));
         self.next.working.push(change.working);
     }
 
@@ -326,15 +404,18 @@ impl TableSync {
         match &change.update {
             Update::Applied(_) => {
                 let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
-                let known = self.nodes.insert(name, addresses.filter_map(|a| a.address.parse().ok()).collect());
-                self.next.nodes |= known.as_ref() != self.nodes.get(&node.metadata.name.clone().unwrap_or_default());
+                let addresses = addresses.filter_map(|address| address.address.parse().ok()).collect();
+                let next = (node.metadata.labels.clone().unwrap_or_default(), addresses);
+                self.next.nodes |= self.nodes.get(&name) != Some(&next);
+                self.nodes.insert(name, next);
             }
             Update::Deleted(_) => self.next.nodes |= self.nodes.remove(&name).is_some(),
         }
         self.next.working.push(change.working);
     }
 
-    /// Brings the table into force. The work counts as done, and pods as attached, when this returns.
+    /// Brings the table into force. Pods count as attached when this returns, and so does the work as done, unless
+    /// somebody is still to be told.
     fn swap(&mut self) {
         let next = std::mem::take(&mut self.next);
         let current = self.filter.table.load_full();
@@ -344,17 +425,41 @@ impl TableSync {
             table = table.with_endpoints(&self.endpoints);
         }
         if next.nodes {
-            let listed = self.nodes.iter().flat_map(|(name, ips)| ips.iter().map(|ip| (*ip, name.clone())));
-            table = table.with_nodes(listed.chain(self.static_nodes.clone()).collect());
+            table = table.with_nodes(self.node_addresses());
         }
         if policies || next.endpoints || next.nodes {
             debug!(policies, pods = next.endpoints, nodes = next.nodes, "policy table updated");
+            // Compiled here rather than by the first packet, which would hold up the whole network.
+            for namespace in &next.touched {
+                for identity in self.endpoints.identities(namespace.as_deref()) {
+                    Tier::ALL.into_iter().for_each(|tier| drop(table.subject(tier, &identity)));
+                }
+            }
             self.filter.table.store(Arc::new(table));
-            self.network.reevaluate();
+            match self.established {
+                Established::ReEvaluate => self.network.reevaluate(),
+                // Who has been refused asks anew; who has been let in is never asked again.
+                Established::Keep => self.network.retain_flows(|flow| flow.dropped.is_none()),
+            }
+        }
+        if let Some(reporter) = &self.reporter {
+            let table = self.filter.table.load_full();
+            let _ = reporter.send(Told { table, changed: next.tier_policies, working: next.working });
         }
         for attached in next.attached {
             let _ = attached.send(());
         }
+    }
+
+    fn node_addresses(&self) -> Map<IpAddr, NodeInfo> {
+        let listed = self.nodes.iter().flat_map(|(name, (labels, ips))| {
+            ips.iter().map(move |ip| (*ip, NodeInfo { name: name.clone(), labels: labels.clone() }))
+        });
+        let fixed = self.static_nodes.iter().map(|(ip, name)| {
+            let labels = self.nodes.get(name).map(|(labels, _)| labels.clone()).unwrap_or_default();
+            (*ip, NodeInfo { name: name.clone(), labels })
+        });
+        listed.chain(fixed).collect()
     }
 }
 

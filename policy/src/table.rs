@@ -3,29 +3,46 @@
 //! A [`PolicyTable`] is immutable and cheap to clone; the next one shares everything with it that has not changed, with
 //! what has been compiled of it.
 
+use crate::admin_network_policy::{AdminNetworkPolicy, BaselineAdminNetworkPolicy};
 use crate::cluster_network_policy::ClusterNetworkPolicy;
 use crate::endpoint::{Endpoint, Endpoints, Identity};
-use crate::group::{PolicyGroup, Subject};
+use crate::group::{IdentityRules, PolicyGroup, Subject};
+use crate::hash::{Map, PersistentMap};
 use crate::reason;
 use crate::rule::{Action, CompiledPolicy, Direction, Tier};
 use crate::rule_set::{PeerView, PortView};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use netstack::{NewFlow, Reason};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Numbers every set of policies there has been in this process; 0 is the empty one.
+static GENERATIONS: AtomicU64 = AtomicU64::new(1);
 
 /// An immutable snapshot of all policies and of the pods they may select.
 #[derive(Clone, Debug, Default)]
 pub struct PolicyTable {
-    endpoints: imbl::HashMap<IpAddr, Arc<Endpoint>>,
+    pub(crate) endpoints: PersistentMap<IpAddr, Arc<Endpoint>>,
+    /// Which set of policies this is: what identities remember of it holds for no other.
+    generation: u64,
     /// NetworkPolicies, by namespace.
     namespaces: imbl::HashMap<String, Arc<PolicyGroup>>,
     admin: Arc<PolicyGroup>,
     baseline: Arc<PolicyGroup>,
     /// Which node has an address.
-    nodes: Arc<HashMap<IpAddr, String>>,
+    pub(crate) nodes: Arc<Map<IpAddr, NodeInfo>>,
+}
+
+/// A node, as [`PolicyTable::build`] takes it for each of its addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// Pods that run on it always accept its traffic.
+    pub name: String,
+    /// What the `nodes` of a policy's rule select by.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A pod and its addresses, as [`PolicyTable::build`] takes them.
@@ -38,7 +55,7 @@ pub struct PodInfo<'a> {
 }
 
 /// What one end of a flow says to it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Side {
     /// This end is no pod with an identity.
     NoPod,
@@ -46,14 +63,14 @@ pub(crate) enum Side {
     Exempt(&'static str),
     /// No policy has decided, and no NetworkPolicy isolates the pod in this direction.
     NotIsolated,
-    /// This rule of the subject allows it.
-    Allowed(Tier, Arc<Subject>, u32),
+    /// This rule of those of the tier allows it.
+    Allowed(Tier, u32),
     /// This rule denies it; or without one, the pod is isolated and no rule allows it.
-    Denied(Tier, Arc<Subject>, Option<u32>),
+    Denied(Tier, Option<u32>),
 }
 
 impl Side {
-    fn refusal(&self, direction: Direction) -> Option<Reason> {
+    pub(crate) fn refusal(&self, direction: Direction) -> Option<Reason> {
         match (self, direction) {
             (Side::Denied(Tier::NetworkPolicy, ..), Direction::Ingress) => Some(reason::POLICY_DENIED_INGRESS),
             (Side::Denied(Tier::NetworkPolicy, ..), Direction::Egress) => Some(reason::POLICY_DENIED_EGRESS),
@@ -63,9 +80,9 @@ impl Side {
     }
 }
 
-/// Both ends' judgement of a flow, and what they looked at.
-#[derive(Debug)]
-pub(crate) struct Judgement<'t> {
+/// What both ends look at, and see of each other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parties<'t> {
     pub(crate) source: Option<&'t Endpoint>,
     pub(crate) destination: Option<&'t Endpoint>,
     pub(crate) port: PortView<'t>,
@@ -73,24 +90,19 @@ pub(crate) struct Judgement<'t> {
     pub(crate) egress_peer: PeerView<'t>,
     /// The source as the destination's ingress rules see it.
     pub(crate) ingress_peer: PeerView<'t>,
-    pub(crate) egress: Side,
-    pub(crate) ingress: Side,
-}
-
-impl Judgement<'_> {
-    /// Why the flow may not pass, if it may not.
-    pub(crate) fn refusal(&self) -> Option<Reason> {
-        self.egress.refusal(Direction::Egress).or_else(|| self.ingress.refusal(Direction::Ingress))
-    }
+    /// The flow does not leave the pod.
+    own_address: bool,
+    /// It comes from the destination's node.
+    own_node: bool,
 }
 
 impl PolicyTable {
-    /// The table of exactly these objects. `nodes`: which node has an address.
+    /// The table of exactly these objects. `nodes`: who has which address.
     pub fn build<'a>(
         policies: impl IntoIterator<Item = &'a NetworkPolicy>,
         namespaces: impl IntoIterator<Item = &'a Namespace>,
         pods: impl IntoIterator<Item = PodInfo<'a>>,
-        nodes: impl IntoIterator<Item = (IpAddr, String)>,
+        nodes: impl IntoIterator<Item = (IpAddr, NodeInfo)>,
     ) -> PolicyTable {
         let mut endpoints = Endpoints::default();
         for namespace in namespaces {
@@ -116,17 +128,17 @@ impl PolicyTable {
             Some(group) => group.with(compiled),
             None => PolicyGroup::default().with(compiled),
         };
-        let mut table = self.clone();
+        let mut table = self.next();
         table.namespaces.insert(namespace, Arc::new(group));
         table
     }
 
     /// The next table, without a policy.
     pub fn without_policy(&self, namespace: &str, name: &str) -> PolicyTable {
-        let mut table = self.clone();
         let Some(group) = self.namespaces.get(namespace).filter(|group| group.get(name).is_some()) else {
-            return table;
+            return self.clone();
         };
+        let mut table = self.next();
         let left = group.without(name);
         if left.is_empty() {
             table.namespaces.remove(namespace);
@@ -138,13 +150,25 @@ impl PolicyTable {
 
     /// The next table, with this state of a policy of the whole cluster.
     pub fn with_cluster_policy(&self, policy: &ClusterNetworkPolicy) -> PolicyTable {
-        let name = policy.metadata.name.as_deref().unwrap_or_default();
-        let compiled = policy.compile();
+        self.with_tier_policy(policy.metadata.name.as_deref().unwrap_or_default(), policy.compile())
+    }
+
+    /// The next table, with this state of an AdminNetworkPolicy.
+    pub fn with_admin_policy(&self, policy: &AdminNetworkPolicy) -> PolicyTable {
+        self.with_tier_policy(&policy.full_name(), policy.compile())
+    }
+
+    /// The next table, with this state of a BaselineAdminNetworkPolicy.
+    pub fn with_baseline_policy(&self, policy: &BaselineAdminNetworkPolicy) -> PolicyTable {
+        self.with_tier_policy(&policy.full_name(), policy.compile())
+    }
+
+    fn with_tier_policy(&self, name: &str, compiled: Option<CompiledPolicy>) -> PolicyTable {
         let known = self.admin.get(name).or_else(|| self.baseline.get(name));
         if known.map(|known| &**known) == compiled.as_ref() {
             return self.clone();
         }
-        let mut table = self.without_cluster_policy(name);
+        let mut table = self.without_cluster_policy(name).next();
         match compiled {
             Some(compiled) if compiled.tier == Tier::Admin => table.admin = Arc::new(table.admin.with(compiled)),
             Some(compiled) => table.baseline = Arc::new(table.baseline.with(compiled)),
@@ -153,15 +177,22 @@ impl PolicyTable {
         table
     }
 
-    /// The next table, without a policy of the whole cluster.
+    /// The next table, without a policy of the whole cluster: the name of a ClusterNetworkPolicy,
+    /// `adminnetworkpolicy/NAME` or `baselineadminnetworkpolicy/NAME`.
     pub fn without_cluster_policy(&self, name: &str) -> PolicyTable {
         let mut table = self.clone();
-        for group in [&mut table.admin, &mut table.baseline] {
-            if group.get(name).is_some() {
-                *group = Arc::new(group.without(name));
+        for (group, old) in [(&mut table.admin, &self.admin), (&mut table.baseline, &self.baseline)] {
+            if old.get(name).is_some() {
+                *group = Arc::new(old.without(name));
+                table.generation = GENERATIONS.fetch_add(1, Ordering::Relaxed);
             }
         }
         table
+    }
+
+    /// This table, to be given other policies.
+    fn next(&self) -> PolicyTable {
+        PolicyTable { generation: GENERATIONS.fetch_add(1, Ordering::Relaxed), ..self.clone() }
     }
 
     /// The next table, with these pods.
@@ -170,71 +201,102 @@ impl PolicyTable {
     }
 
     /// The next table, with these nodes' addresses.
-    pub(crate) fn with_nodes(&self, nodes: HashMap<IpAddr, String>) -> PolicyTable {
+    pub(crate) fn with_nodes(&self, nodes: Map<IpAddr, NodeInfo>) -> PolicyTable {
         PolicyTable { nodes: Arc::new(nodes), ..self.clone() }
     }
 
     /// Whether both tables hold the very same policies.
     pub(crate) fn same_policies(&self, other: &PolicyTable) -> bool {
-        self.namespaces.ptr_eq(&other.namespaces)
-            && Arc::ptr_eq(&self.admin, &other.admin)
-            && Arc::ptr_eq(&self.baseline, &other.baseline)
+        self.generation == other.generation
+    }
+
+    /// The policies of one tier that is the whole cluster's, by priority and name.
+    pub(crate) fn of_tier(&self, tier: Tier) -> impl Iterator<Item = &Arc<CompiledPolicy>> {
+        let group = if tier == Tier::Admin { &self.admin } else { &self.baseline };
+        group.policies()
     }
 
     /// Whether `flow` may pass, and why not: egress is judged first.
     pub fn allows(&self, flow: &NewFlow) -> Result<(), Reason> {
-        self.judge(flow).refusal().map_or(Ok(()), Err)
+        let parties = self.parties(flow);
+        let egress = self.egress(&parties).refusal(Direction::Egress);
+        egress.or_else(|| self.ingress(&parties).refusal(Direction::Ingress)).map_or(Ok(()), Err)
     }
 
-    /// Judges a flow: what live packets, explanations and what-if questions all come from.
+    /// Who a flow is between: what live packets, explanations and what-if questions are all judged by.
     ///
     /// The source is a pod by the address it sent from, so that hairpin masquerading hides nobody from itself. Where the
     /// destination would see a node instead (node ports, load balancers), so do its rules.
-    pub(crate) fn judge(&self, flow: &NewFlow) -> Judgement<'_> {
-        let source = self.endpoints.get(&flow.original.src.ip()).map(|pod| &**pod);
-        let destination = self.endpoints.get(&flow.translated.dst.ip()).map(|pod| &**pod);
-        let same_pod = matches!((source, destination), (Some(a), Some(b)) if std::ptr::eq(a, b) || a.key == b.key);
-        let masqueraded = flow.translated.src.ip() != flow.original.src.ip();
+    pub(crate) fn parties(&self, flow: &NewFlow) -> Parties<'_> {
+        let (sent_from, seen_from) = (flow.original.src.ip(), flow.translated.src.ip());
+        let arrives_at = flow.translated.dst.ip();
+        let source = self.endpoints.get(&sent_from).map(|pod| &**pod);
+        let destination = self.endpoints.get(&arrives_at).map(|pod| &**pod);
+        // All addresses of a pod lead to one entry.
+        let same_pod = matches!((source, destination), (Some(a), Some(b)) if std::ptr::eq(a, b));
         let named = destination.map_or(&[][..], |pod| &pod.ports);
         let port = PortView { protocol: flow.translated.protocol, port: flow.translated.dst.port(), named };
-        let egress_peer = PeerView { pod: destination, address: flow.translated.dst.ip() };
-        let seen = source.filter(|_| !masqueraded || same_pod);
-        let ingress_peer = PeerView { pod: seen, address: flow.translated.src.ip() };
-
+        // No pod has a node's address, so whoever is a pod needs no look-up among the nodes.
+        let node = if destination.is_none() { self.nodes.get(&arrives_at) } else { None };
+        let egress_peer = PeerView { pod: destination, node, address: arrives_at };
+        let seen = source.filter(|_| seen_from == sent_from || same_pod);
+        let ingress_peer = PeerView { pod: seen, node: None, address: seen_from };
         let own_address = same_pod && source.is_some_and(|pod| pod.ips.contains(&flow.original.dst.ip()));
-        let own_node = || {
-            let node = destination.and_then(|pod| pod.node.as_ref());
-            node.is_some() && self.nodes.get(&flow.original.src.ip()) == node
-        };
-        let (egress, ingress) = if own_address {
-            // It does not leave the pod.
-            (Side::Exempt("a pod may always talk to its own address"), Side::Exempt("its own address"))
-        } else {
-            let egress = self.side(source, Direction::Egress, egress_peer, port);
-            let ingress = if own_node() {
-                Side::Exempt("traffic from the pod's own node is always allowed")
-            } else {
-                self.side(destination, Direction::Ingress, ingress_peer, port)
-            };
-            (egress, ingress)
-        };
-        Judgement { source, destination, port, egress_peer, ingress_peer, egress, ingress }
+        let own_node = source.is_none()
+            && destination.is_some_and(|pod| {
+                let node = self.nodes.get(&sent_from);
+                node.is_some_and(|node| Some(&node.name) == pod.node.as_ref())
+            });
+        Parties { source, destination, port, egress_peer, ingress_peer, own_address, own_node }
+    }
+
+    /// What the source's policies say.
+    pub(crate) fn egress(&self, parties: &Parties<'_>) -> Side {
+        if parties.own_address {
+            return Side::Exempt("a pod may always talk to its own address");
+        }
+        self.side(parties.source, Direction::Egress, parties.egress_peer, parties.port)
+    }
+
+    /// What the destination's policies say.
+    pub(crate) fn ingress(&self, parties: &Parties<'_>) -> Side {
+        if parties.own_address {
+            return Side::Exempt("its own address");
+        }
+        if parties.own_node {
+            return Side::Exempt("traffic from the pod's own node is always allowed");
+        }
+        self.side(parties.destination, Direction::Ingress, parties.ingress_peer, parties.port)
     }
 
     fn side(&self, pod: Option<&Endpoint>, direction: Direction, peer: PeerView<'_>, port: PortView<'_>) -> Side {
         let Some(pod) = pod else { return Side::NoPod };
-        for tier in Tier::ALL {
-            let Some(subject) = self.subject(tier, &pod.identity) else { continue };
-            let Some(rules) = subject.rules(direction) else { continue };
-            let matched = rules.first_match(peer, port).map(|number| (number, rules.rule(number).1.action));
-            match matched {
-                Some((number, Action::Accept)) => return Side::Allowed(tier, subject, number),
-                Some((number, Action::Deny)) => return Side::Denied(tier, subject, Some(number)),
-                None if tier == Tier::NetworkPolicy => return Side::Denied(tier, subject, None),
-                Some((_, Action::Pass)) | None => {}
+        self.with_rules(&pod.identity, |rules| {
+            for (tier, subject) in rules.tiers() {
+                let Some(rules) = subject.rules(direction) else { continue };
+                match rules.first_match(peer, port).map(|number| (number, rules.action(number))) {
+                    Some((number, Action::Accept)) => return Side::Allowed(tier, number),
+                    Some((number, Action::Deny)) => return Side::Denied(tier, Some(number)),
+                    None if tier == Tier::NetworkPolicy => return Side::Denied(tier, None),
+                    Some((_, Action::Pass)) | None => {}
+                }
+            }
+            Side::NotIsolated
+        })
+    }
+
+    /// Shows all that applies to an identity. It is remembered there, for the set of policies that was asked last.
+    pub(crate) fn with_rules<T>(&self, identity: &Identity, show: impl FnOnce(&IdentityRules) -> T) -> T {
+        let remembered = identity.rules.load();
+        match &*remembered {
+            Some(rules) if rules.generation == self.generation => show(rules),
+            _ => {
+                let subjects = Tier::ALL.map(|tier| self.subject(tier, identity));
+                let rules = Arc::new(IdentityRules { generation: self.generation, subjects });
+                identity.rules.store(Some(rules.clone()));
+                show(&rules)
             }
         }
-        Side::NotIsolated
     }
 
     /// What a tier says to an identity; `None` when it has no policies.
