@@ -1,62 +1,82 @@
-//! The compiled rules beside a naive reading of the API, on random clusters, policies and flows.
+//! A naive reading of the API, written from the specification: every rule of every policy is looked at for every flow.
 
-use crate::support::{namespace, pod};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use netstack::{FiveTuple, NewFlow, PortTag, Protocol};
+use netstack::{NewFlow, Protocol};
+use policy::v1alpha1::{AdminNetworkPolicy, AdminPort, BaselineAdminNetworkPolicy};
 use policy::v1alpha2::{ClusterNetworkPolicy, EgressPeer, PodPeer, ProtocolMatch};
-use policy::{PodInfo, PolicyTable, Ruling};
-use rand::rngs::SmallRng;
-use rand::seq::IndexedRandom;
-use rand::{Rng, SeedableRng};
-use serde_json::{Value, json};
+use policy::{NodeInfo, PodInfo, PolicyTable};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-
-const CLUSTERS: u64 = 250;
-const FLOWS: usize = 100;
-const NAMESPACES: [&str; 3] = ["alpha", "beta", "gamma"];
+use std::net::IpAddr;
 
 type Labels = BTreeMap<String, String>;
 
-// ── the naive reading ──────────────────────────────────────────────────────────────────────────────────────────────
-
-struct World {
-    namespaces: Vec<Namespace>,
-    pods: Vec<(Pod, IpAddr)>,
-    policies: Vec<NetworkPolicy>,
-    cluster_policies: Vec<ClusterNetworkPolicy>,
-    nodes: Vec<(IpAddr, String)>,
+/// Everything that policies go by.
+#[derive(Clone, Default)]
+pub(crate) struct World {
+    pub(crate) namespaces: Vec<Namespace>,
+    /// Those of the host network have their node's addresses.
+    pub(crate) pods: Vec<(Pod, Vec<IpAddr>)>,
+    pub(crate) policies: Vec<NetworkPolicy>,
+    pub(crate) cluster_policies: Vec<ClusterNetworkPolicy>,
+    pub(crate) admin_policies: Vec<AdminNetworkPolicy>,
+    pub(crate) baseline: Option<BaselineAdminNetworkPolicy>,
+    pub(crate) nodes: Vec<(IpAddr, NodeInfo)>,
 }
 
+/// A rule of a tier: what it does, with whom, and by which ports.
+type TierRule = (String, Vec<EgressPeer>, Ports);
+
+/// A rule's ports, of either version.
+enum Ports {
+    New(Vec<ProtocolMatch>),
+    Old(Vec<AdminPort>),
+}
+
+/// One end of a flow as the other's rules see it.
 struct End<'w> {
     pod: Option<&'w Pod>,
     address: IpAddr,
 }
 
 impl World {
+    /// The compiled table of the same.
+    pub(crate) fn table(&self) -> PolicyTable {
+        let pods = self.pods.iter().map(|(pod, ips)| PodInfo { pod, ips });
+        let table = PolicyTable::build(&self.policies, &self.namespaces, pods, self.nodes.clone());
+        let table = self.cluster_policies.iter().fold(table, |table, policy| table.with_cluster_policy(policy));
+        let table = self.admin_policies.iter().fold(table, |table, policy| table.with_admin_policy(policy));
+        self.baseline.iter().fold(table, |table, policy| table.with_baseline_policy(policy))
+    }
+
+    /// The pod that has an address for itself.
     fn pod(&self, address: IpAddr) -> Option<&Pod> {
-        self.pods.iter().find(|(_, ip)| *ip == address).map(|(pod, _)| pod)
+        let own = |pod: &Pod| pod.spec.as_ref().is_none_or(|spec| spec.host_network != Some(true));
+        self.pods.iter().find(|(pod, ips)| own(pod) && ips.contains(&address)).map(|(pod, _)| pod)
     }
 
     /// Whether both directions allow the flow: (egress, ingress).
-    fn allows(&self, flow: &NewFlow) -> (bool, bool) {
+    pub(crate) fn allows(&self, flow: &NewFlow) -> (bool, bool) {
         let (sent_from, seen_from) = (flow.original.src.ip(), flow.translated.src.ip());
         let arrives_at = flow.translated.dst.ip();
         let (source, destination) = (self.pod(sent_from), self.pod(arrives_at));
-        if source.is_some() && sent_from == flow.original.dst.ip() && sent_from == arrives_at {
+        let same_pod = match (source, destination) {
+            (Some(source), Some(destination)) => std::ptr::eq(source, destination),
+            _ => false,
+        };
+        let is_own = |address: IpAddr| self.pod(address).is_some_and(|pod| source.is_some_and(|me| std::ptr::eq(me, pod)));
+        if same_pod && is_own(flow.original.dst.ip()) {
             return (true, true); // its own address
         }
         let to = End { pod: destination, address: arrives_at };
         let egress = source.is_none_or(|pod| self.direction(pod, "Egress", &to, flow, destination));
-        let hairpin = source.is_some() && sent_from == arrives_at;
-        let identity_shows = sent_from == seen_from || hairpin;
+        let identity_shows = sent_from == seen_from || same_pod;
         let from = End { pod: source.filter(|_| identity_shows), address: seen_from };
         let own_node = destination.is_some_and(|pod| {
             let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
-            self.nodes.iter().any(|(ip, name)| *ip == sent_from && Some(name) == node.as_ref())
+            self.nodes.iter().any(|(ip, name)| *ip == sent_from && Some(&name.name) == node.as_ref())
         });
         let ingress =
             own_node || destination.is_none_or(|pod| self.direction(pod, "Ingress", &from, flow, destination));
@@ -80,36 +100,24 @@ impl World {
         flow: &NewFlow,
         destination: Option<&Pod>,
     ) -> Option<bool> {
-        let mut policies: Vec<&ClusterNetworkPolicy> =
-            self.cluster_policies.iter().filter(|policy| policy.spec.tier == tier).collect();
-        policies.sort_by_key(|policy| (policy.spec.priority, policy.metadata.name.clone()));
-        let of_subject = policies.into_iter().filter(|policy| self.is_of(&policy.spec.subject, pod));
-        let rules: Vec<(String, Vec<EgressPeer>, Vec<ProtocolMatch>)> = of_subject
-            .flat_map(|policy| {
-                let spec = policy.spec.clone();
-                if direction == "Ingress" {
-                    let wide = |pod| EgressPeer { pod, ..EgressPeer::default() };
-                    let rules = spec.ingress.into_iter();
-                    rules
-                        .map(|rule| (rule.action, rule.from.into_iter().map(wide).collect(), rule.protocols))
-                        .collect::<Vec<_>>()
-                } else {
-                    spec.egress.into_iter().map(|rule| (rule.action, rule.to, rule.protocols)).collect()
-                }
-            })
-            .collect();
-        for (action, peers, protocols) in rules {
-            let peer_matches = peers.iter().any(|allowed| match &allowed.networks {
-                Some(networks) => {
+        for (action, peers, ports) in self.tier_rules(tier, pod, direction == "Ingress") {
+            let peer_matches = peers.iter().any(|allowed| match (&allowed.networks, &allowed.nodes) {
+                (Some(networks), None) => {
                     networks.iter().any(|range| range.parse::<ipnet::IpNet>().expect("a range").contains(&peer.address))
                 }
-                None => peer.pod.is_some_and(|pod| self.is_of(&allowed.pod, pod)),
+                (None, Some(selector)) => self
+                    .nodes
+                    .iter()
+                    .any(|(ip, node)| *ip == peer.address && peer.pod.is_none() && selects(selector, &node.labels)),
+                _ => peer.pod.is_some_and(|pod| self.is_of(&allowed.pod, pod)),
             });
-            let protocol_matches =
-                protocols.is_empty() || protocols.iter().any(|given| protocol(given, flow, destination));
-            if peer_matches && protocol_matches {
+            let port_matches = match &ports {
+                Ports::New(list) => list.is_empty() || list.iter().any(|given| protocol(given, flow, destination)),
+                Ports::Old(list) => list.is_empty() || list.iter().any(|given| admin_port(given, flow, destination)),
+            };
+            if peer_matches && port_matches {
                 match action.as_str() {
-                    "Accept" => return Some(true),
+                    "Accept" | "Allow" => return Some(true),
                     "Deny" => return Some(false),
                     "Pass" => return None,
                     other => panic!("no action {other}"),
@@ -117,6 +125,45 @@ impl World {
             }
         }
         None
+    }
+
+    /// The rules of a tier that are for a pod, in order.
+    fn tier_rules(&self, tier: &str, pod: &Pod, ingress: bool) -> Vec<TierRule> {
+        let wide = |peers: &[PodPeer]| -> Vec<EgressPeer> {
+            peers.iter().map(|pod| EgressPeer { pod: pod.clone(), ..EgressPeer::default() }).collect()
+        };
+        let mut policies: Vec<(i32, String, Vec<TierRule>)> = Vec::new();
+        for policy in self.cluster_policies.iter().filter(|policy| policy.spec.tier == tier) {
+            let spec = &policy.spec;
+            let received =
+                spec.ingress.iter().map(|rule| (rule.action.clone(), wide(&rule.from), Ports::New(rule.protocols.clone())));
+            let sent =
+                spec.egress.iter().map(|rule| (rule.action.clone(), rule.to.clone(), Ports::New(rule.protocols.clone())));
+            let rules = if ingress { received.collect() } else { sent.collect() };
+            if self.is_of(&spec.subject, pod) {
+                policies.push((spec.priority, policy.metadata.name.clone().expect("a name"), rules));
+            }
+        }
+        let admin = self.admin_policies.iter().filter(|_| tier == "Admin").map(|policy| {
+            let spec = &policy.spec;
+            let name = format!("adminnetworkpolicy/{}", policy.metadata.name.as_deref().expect("a name"));
+            (spec.priority, name, &spec.subject, &spec.ingress, &spec.egress)
+        });
+        let baseline = self.baseline.iter().filter(|_| tier == "Baseline").map(|policy| {
+            let spec = &policy.spec;
+            (0, "baselineadminnetworkpolicy/default".to_owned(), &spec.subject, &spec.ingress, &spec.egress)
+        });
+        for (priority, name, subject, received, sent) in admin.chain(baseline) {
+            let received =
+                received.iter().map(|rule| (rule.action.clone(), wide(&rule.from), Ports::Old(rule.ports.clone())));
+            let sent = sent.iter().map(|rule| (rule.action.clone(), rule.to.clone(), Ports::Old(rule.ports.clone())));
+            let rules = if ingress { received.collect() } else { sent.collect() };
+            if self.is_of(subject, pod) {
+                policies.push((priority, name, rules));
+            }
+        }
+        policies.sort_by(|one, other| (one.0, &one.1).cmp(&(other.0, &other.1)));
+        policies.into_iter().flat_map(|(_, _, rules)| rules).collect()
     }
 
     fn is_of(&self, peer: &PodPeer, pod: &Pod) -> bool {
@@ -227,7 +274,11 @@ fn port(allowed: &NetworkPolicyPort, flow: &NewFlow, destination: Option<&Pod>) 
         None => true,
         Some(IntOrString::Int(first)) => (*first..=allowed.end_port.unwrap_or(*first)).contains(&number),
         Some(IntOrString::String(wanted)) => {
-            let containers = destination.iter().flat_map(|pod| pod.spec.iter().flat_map(|spec| &spec.containers));
+            let spec = destination.and_then(|pod| pod.spec.as_ref());
+            let main = spec.iter().flat_map(|spec| &spec.containers);
+            let before = spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+            let sidecars = before.filter(|container| container.restart_policy.as_deref() == Some("Always"));
+            let containers = main.chain(sidecars);
             let mut ports = containers.flat_map(|container| container.ports.iter().flatten());
             let first = ports
                 .find(|port| port.name.as_ref() == Some(wanted) && port.protocol.as_deref().unwrap_or("TCP") == name);
@@ -263,301 +314,20 @@ fn protocol(given: &ProtocolMatch, flow: &NewFlow, destination: Option<&Pod>) ->
     })
 }
 
-// ── random worlds ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-struct Dice(SmallRng);
-
-impl Dice {
-    fn one_in(&mut self, n: u32) -> bool {
-        self.0.random_ratio(1, n)
+fn admin_port(given: &AdminPort, flow: &NewFlow, destination: Option<&Pod>) -> bool {
+    let number = i32::from(flow.translated.dst.port());
+    let of = |protocol: &str| match flow.translated.protocol {
+        Protocol::Tcp => protocol == "TCP",
+        Protocol::Udp => protocol == "UDP",
+        Protocol::Sctp => protocol == "SCTP",
+        _ => false,
+    };
+    if let Some(one) = &given.port_number {
+        return of(&one.protocol) && one.port == number;
     }
-
-    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        from.choose(&mut self.0).expect("something to choose from")
+    if let Some(range) = &given.port_range {
+        return of(&range.protocol) && (range.start..=range.end).contains(&number);
     }
-
-    fn up_to(&mut self, most: usize) -> usize {
-        self.0.random_range(0..=most)
-    }
-
-    fn selector(&mut self) -> Value {
-        let mut selector = json!({});
-        if self.one_in(2) {
-            let key = *self.pick(&["a", "b"]);
-            selector["matchLabels"] = json!({ key: *self.pick(&["1", "2"]) });
-        }
-        if self.one_in(4) {
-            let operator = *self.pick(&["In", "NotIn", "Exists", "DoesNotExist"]);
-            let mut expression = json!({ "key": *self.pick(&["a", "b", "c"]), "operator": operator });
-            if operator.ends_with("In") {
-                expression["values"] = json!([*self.pick(&["1", "2"]), "3"]);
-            }
-            selector["matchExpressions"] = json!([expression]);
-        }
-        selector
-    }
-
-    fn namespace_selector(&mut self) -> Value {
-        if self.one_in(3) {
-            return json!({ "matchLabels": { "kubernetes.io/metadata.name": *self.pick(&NAMESPACES) } });
-        }
-        self.selector()
-    }
-
-    fn peer(&mut self) -> Value {
-        if self.one_in(3) {
-            let cidrs = ["10.244.0.0/16", "10.244.1.0/24", "10.244.0.0/22", "0.0.0.0/0", "203.0.113.0/24", "::/0"];
-            let cidr = *self.pick(&cidrs);
-            let mut block = json!({ "cidr": cidr });
-            if self.one_in(2) && cidr.contains('.') {
-                let within = ["10.244.1.0/28", "10.244.1.4/32", "10.244.2.0/24", "203.0.113.8/29"];
-                let count = 1 + self.up_to(1);
-                block["except"] = (0..count).map(|_| Value::from(*self.pick(&within))).collect();
-            }
-            return json!({ "ipBlock": block });
-        }
-        let mut peer = json!({});
-        let kinds = self.up_to(2);
-        if kinds != 0 {
-            peer["namespaceSelector"] = self.namespace_selector();
-        }
-        if kinds != 1 {
-            peer["podSelector"] = self.selector();
-        }
-        peer
-    }
-
-    fn port(&mut self) -> Value {
-        let mut port = json!({});
-        if self.one_in(2) {
-            port["protocol"] = (*self.pick(&["TCP", "UDP", "SCTP"])).into();
-        }
-        match self.up_to(4) {
-            0 => {}
-            1 => port["port"] = (*self.pick(&["http", "dns"])).into(),
-            2 => {
-                port["port"] = (*self.pick(&[50, 80])).into();
-                port["endPort"] = (*self.pick(&[80, 90, 8080])).into();
-            }
-            _ => port["port"] = (*self.pick(&[53, 80, 8080])).into(),
-        }
-        port
-    }
-
-    fn rule(&mut self, peers: &str) -> Value {
-        let mut rule = json!({});
-        if !self.one_in(5) {
-            let count = self.up_to(3);
-            rule[peers] = (0..count).map(|_| self.peer()).collect();
-        }
-        if !self.one_in(3) {
-            let count = self.up_to(2);
-            rule["ports"] = (0..count).map(|_| self.port()).collect();
-        }
-        rule
-    }
-
-    fn policy(&mut self, number: usize) -> NetworkPolicy {
-        let mut spec = json!({ "podSelector": self.selector() });
-        for (field, peers) in [("ingress", "from"), ("egress", "to")] {
-            if !self.one_in(4) {
-                let count = self.up_to(2);
-                spec[field] = (0..count).map(|_| self.rule(peers)).collect();
-            }
-        }
-        let types = *self.pick(&["", "Ingress", "Egress", "Ingress Egress"]);
-        if !types.is_empty() {
-            spec["policyTypes"] = types.split(' ').map(Value::from).collect();
-        }
-        let namespace = *self.pick(&NAMESPACES);
-        serde_json::from_value(json!({
-            "metadata": { "namespace": namespace, "name": format!("policy-{number}") },
-            "spec": spec,
-        }))
-        .expect("a NetworkPolicy")
-    }
-
-    fn pod_peer(&mut self) -> Value {
-        if self.one_in(2) {
-            return json!({ "namespaces": self.namespace_selector() });
-        }
-        json!({ "pods": { "namespaceSelector": self.namespace_selector(), "podSelector": self.selector() } })
-    }
-
-    fn protocol_match(&mut self) -> Value {
-        if self.one_in(4) {
-            return json!({ "destinationNamedPort": *self.pick(&["http", "dns"]) });
-        }
-        let protocol = *self.pick(&["tcp", "tcp", "udp", "sctp"]);
-        let port = if self.one_in(2) {
-            json!({ "number": *self.pick(&[53, 80, 8080]) })
-        } else {
-            json!({ "range": { "start": 50, "end": *self.pick(&[80, 90, 8080]) } })
-        };
-        json!({ protocol: { "destinationPort": port } })
-    }
-
-    fn cluster_rule(&mut self, peers: &str) -> Value {
-        let mut rule = json!({ "action": *self.pick(&["Accept", "Deny", "Pass"]) });
-        let count = 1 + self.up_to(1);
-        rule[peers] = (0..count)
-            .map(|_| {
-                if peers == "to" && self.one_in(2) {
-                    let ranges = ["10.244.0.0/16", "10.244.1.0/24", "203.0.113.0/29", "0.0.0.0/0", "::/0"];
-                    return json!({ "networks": [*self.pick(&ranges), *self.pick(&ranges)] });
-                }
-                self.pod_peer()
-            })
-            .collect();
-        if self.one_in(2) {
-            let count = 1 + self.up_to(1);
-            rule["protocols"] = (0..count).map(|_| self.protocol_match()).collect();
-        }
-        rule
-    }
-
-    fn cluster_policy(&mut self, number: usize) -> ClusterNetworkPolicy {
-        let mut spec = json!({
-            "tier": *self.pick(&["Admin", "Baseline"]),
-            "priority": self.up_to(3),
-            "subject": if self.one_in(2) { json!({ "namespaces": {} }) } else { self.pod_peer() },
-        });
-        for (field, peers) in [("ingress", "from"), ("egress", "to")] {
-            let count = self.up_to(4);
-            spec[field] = (0..count).map(|_| self.cluster_rule(peers)).collect();
-        }
-        serde_json::from_value(json!({ "metadata": { "name": format!("cluster-{number}") }, "spec": spec }))
-            .expect("a ClusterNetworkPolicy")
-    }
-
-    fn labels(&mut self) -> String {
-        let a = *self.pick(&["", "a=1 ", "a=2 "]);
-        let b = *self.pick(&["", "b=1 ", "b=2 "]);
-        format!("{a}{b}")
-    }
-
-    fn world(&mut self) -> World {
-        let namespaces = NAMESPACES.iter().map(|name| namespace(name, &self.labels())).collect();
-        let nodes = vec![
-            (IpAddr::from([172, 18, 0, 2]), "node-1".to_owned()),
-            (IpAddr::from([172, 18, 0, 3]), "node-2".to_owned()),
-        ];
-        let pods = (0..8u8)
-            .map(|n| {
-                let node = 1 + n % 2;
-                let name = format!("{}/pod-{n}", *self.pick(&NAMESPACES));
-                let ports = *self.pick(&["", "http=80", "http=8080 dns=53/UDP", "dns=53 dns=53/UDP http=80/UDP"]);
-                let address = IpAddr::from([10, 244, node, 2 + n]);
-                (pod(&name, &self.labels(), &format!("node-{node}"), ports), address)
-            })
-            .collect();
-        let count = self.up_to(6);
-        let policies = (0..count).map(|number| self.policy(number)).collect();
-        let count = if self.one_in(2) { 0 } else { self.up_to(4) };
-        let cluster_policies = (0..count).map(|number| self.cluster_policy(number)).collect();
-        World { namespaces, pods, policies, cluster_policies, nodes }
-    }
-
-    fn flow(&mut self, world: &World) -> NewFlow {
-        let outside = [[203, 0, 113, 7], [203, 0, 113, 9], [172, 18, 0, 2], [172, 18, 0, 3], [10, 244, 1, 200]]
-            .map(Ipv4Addr::from);
-        let mut address =
-            || -> IpAddr { if self.one_in(4) { IpAddr::from(*self.pick(&outside)) } else { self.pick(&world.pods).1 } };
-        let (src, dst) = (address(), address());
-        let protocol = *self.pick(&[Protocol::Tcp, Protocol::Tcp, Protocol::Udp, Protocol::Sctp, Protocol::Icmp]);
-        let port = if protocol == Protocol::Icmp { 0 } else { *self.pick(&[49, 50, 53, 80, 81, 90, 91, 8080, 8081]) };
-        let sent = FiveTuple { protocol, src: SocketAddr::new(src, 40_000), dst: SocketAddr::new(dst, port) };
-        let mut flow = NewFlow { original: sent, translated: sent, from: PortTag(1), to: PortTag(2) };
-        if self.one_in(3) {
-            flow.original.dst = "10.96.0.7:80".parse().expect("an address");
-            if src == dst || self.one_in(2) {
-                flow.translated.src =
-                    SocketAddr::new(*self.pick(&[[172, 18, 0, 2].into(), [172, 18, 0, 3].into()]), 50_000);
-            }
-        }
-        flow
-    }
-}
-
-#[test]
-fn the_compiled_rules_and_their_explanation_agree_with_a_naive_reading() {
-    let mut denied = 0;
-    for seed in 0..CLUSTERS {
-        let mut dice = Dice(SmallRng::seed_from_u64(seed));
-        let world = dice.world();
-        let pods: Vec<(&Pod, [IpAddr; 1])> = world.pods.iter().map(|(pod, ip)| (pod, [*ip])).collect();
-        let infos = pods.iter().map(|(pod, ips)| PodInfo { pod, ips });
-        let table = PolicyTable::build(&world.policies, &world.namespaces, infos, world.nodes.clone());
-        let table = world.cluster_policies.iter().fold(table, |table, policy| table.with_cluster_policy(policy));
-        for number in 0..FLOWS {
-            let flow = dice.flow(&world);
-            let (egress, ingress) = world.allows(&flow);
-            let explanation = table.explain(&flow);
-            let context = || {
-                format!(
-                    "seed {seed}, flow {number}: {flow:?}\n{:#?}\n{:#?}\n{explanation:#?}",
-                    world.policies, world.cluster_policies
-                )
-            };
-            assert_eq!(table.allows(&flow).is_ok(), egress && ingress, "{}", context());
-            assert_eq!(explanation.allowed, egress && ingress, "{}", context());
-            assert_eq!(explanation.egress.ruling != Ruling::Denied, egress, "{}", context());
-            assert_eq!(explanation.ingress.ruling != Ruling::Denied, ingress, "{}", context());
-            let (side, code) = if egress {
-                (&explanation.ingress, policy::reason::POLICY_DENIED_INGRESS)
-            } else {
-                (&explanation.egress, policy::reason::POLICY_DENIED_EGRESS)
-            };
-            let reason = match side.tier {
-                _ if egress && ingress => None,
-                Some("NetworkPolicy") => Some(code),
-                _ => Some(policy::reason::CNP_DENY),
-            };
-            assert_eq!(table.allows(&flow).err(), reason, "{}", context());
-            denied += usize::from(reason.is_some());
-        }
-    }
-    // The dice must not be loaded: both outcomes are common.
-    let all = CLUSTERS as usize * FLOWS;
-    assert!((all / 10..all * 9 / 10).contains(&denied), "{denied} of {all} denied");
-}
-
-#[test]
-fn a_policy_that_comes_and_goes_leaves_no_trace() {
-    for seed in 0..50 {
-        let mut dice = Dice(SmallRng::seed_from_u64(seed));
-        let mut world = dice.world();
-        let pods: Vec<(Pod, [IpAddr; 1])> = world.pods.iter().map(|(pod, ip)| (pod.clone(), [*ip])).collect();
-        let infos = pods.iter().map(|(pod, ips)| PodInfo { pod, ips });
-        let mut table = PolicyTable::build(&world.policies, &world.namespaces, infos, world.nodes.clone());
-        for policy in &world.cluster_policies {
-            table = table.with_cluster_policy(policy);
-        }
-        for step in 0..10 {
-            for _ in 0..10 {
-                let flow = dice.flow(&world); // fills the caches that the next step must not believe
-                let (egress, ingress) = world.allows(&flow);
-                assert_eq!(table.allows(&flow).is_ok(), egress && ingress, "seed {seed}, step {step}: {flow:?}");
-            }
-            if dice.one_in(3) {
-                let number = dice.up_to(4);
-                let policy = dice.cluster_policy(number); // perhaps another state of one that is known
-                world.cluster_policies.retain(|known| known.metadata.name != policy.metadata.name);
-                if dice.one_in(2) {
-                    table = table.with_cluster_policy(&policy);
-                    world.cluster_policies.push(policy);
-                } else {
-                    table = table.without_cluster_policy(&policy.metadata.name.expect("set"));
-                }
-            } else if dice.one_in(2) && !world.policies.is_empty() {
-                let gone = world.policies.swap_remove(dice.up_to(world.policies.len() - 1));
-                let metadata = gone.metadata;
-                table = table.without_policy(&metadata.namespace.expect("set"), &metadata.name.expect("set"));
-            } else {
-                let policy = dice.policy(100 + step);
-                table = table.with_policy(&policy);
-                world.policies.push(policy);
-            }
-        }
-    }
+    let named = ProtocolMatch { destination_named_port: given.named_port.clone(), ..ProtocolMatch::default() };
+    protocol(&named, flow, destination)
 }

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use netstack::{FiveTuple, Hooks, Host, Network, NewFlow, PortTag, Protocol, Translate, Translation, Verdict};
 use policy::v1alpha2::ClusterNetworkPolicy;
-use policy::{Denial, Policy, Sources};
+use policy::{ClusterPolicies, Denial, Established, Policy, Sources};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -23,21 +23,30 @@ impl Translate for PassAll {
     }
 }
 
-struct Net {
-    activity: Activity,
-    network: Network,
-    policy: Arc<Policy>,
-    sources: Sources,
+pub(crate) struct Net {
+    pub(crate) activity: Activity,
+    pub(crate) network: Network,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) sources: Sources,
     progress_requests: Arc<AtomicUsize>,
 }
 
-fn net(denial: Denial) -> Net {
+pub(crate) fn net(denial: Denial) -> Net {
+    net_with(policy::Config { denial, ..policy::Config::default() })
+}
+
+/// An empty network under policies: namespaces `default` and `web` (label `team=web`), and node-1 at 172.18.0.2.
+pub(crate) fn net_with(config: policy::Config) -> Net {
     let activity = Activity::default();
     let network = Network::new(netstack::Config { mtu: 1500, seed: 1 });
     let sources = Sources {
         policies: Informer::detached(activity.clone()),
         namespaces: Informer::detached(activity.clone()),
-        cluster_policies: Some(Informer::detached(activity.clone())),
+        cluster_policies: Some(ClusterPolicies {
+            cluster: Informer::detached(activity.clone()),
+            admin: Informer::detached(activity.clone()),
+            baseline: Informer::detached(activity.clone()),
+        }),
         pods: Informer::detached(activity.clone()),
         nodes: Informer::detached(activity.clone()),
     };
@@ -47,18 +56,17 @@ fn net(denial: Denial) -> Net {
     let progress_requests = Arc::new(AtomicUsize::new(0));
     let counter = progress_requests.clone();
     let config = policy::Config {
-        denial,
         request_progress: Arc::new(move || {
             counter.fetch_add(1, Ordering::Relaxed);
         }),
-        ..policy::Config::default()
+        ..config
     };
     let policy = Arc::new(policy::start_with(sources.clone(), network.clone(), config));
     network.install(Hooks { translate: Arc::new(PassAll), filter: policy.filter() });
     Net { activity, network, policy, sources, progress_requests }
 }
 
-fn node(name: &str, address: &str) -> Node {
+pub(crate) fn node(name: &str, address: &str) -> Node {
     yaml(&format!(
         "{{ metadata: {{ name: {name} }}, status: {{ addresses: [{{ type: InternalIP, address: {address} }}, {{ type: Hostname, address: {name} }}] }} }}"
     ))
@@ -69,7 +77,7 @@ fn at_version(mut pod: Pod, version: &str) -> Pod {
     pod
 }
 
-fn network_policy(name: &str, spec: &str) -> NetworkPolicy {
+pub(crate) fn network_policy(name: &str, spec: &str) -> NetworkPolicy {
     yaml(&format!("{{ metadata: {{ namespace: default, name: {name} }}, spec: {spec} }}"))
 }
 
@@ -81,13 +89,13 @@ fn allow_from_web() -> NetworkPolicy {
 }
 
 impl Net {
-    fn host(&self, address: &str) -> Host {
+    pub(crate) fn host(&self, address: &str) -> Host {
         let ip: IpAddr = address.parse().expect("an address");
         self.network.attach_host(&[ip], PortTag(1)).expect("a free address")
     }
 
     /// A pod with a network and under its policies, that echoes what comes to its port 80.
-    async fn pod(&self, full_name: &str, labels: &str, address: &str) -> Host {
+    pub(crate) async fn pod(&self, full_name: &str, labels: &str, address: &str) -> Host {
         let pod = pod(full_name, labels, "node-1", "");
         self.sources.pods.apply(pod.clone());
         self.policy.attach(&pod, &[address.parse().expect("an address")]).await;
@@ -106,18 +114,18 @@ impl Net {
         host
     }
 
-    async fn apply(&self, policy: NetworkPolicy) {
+    pub(crate) async fn apply(&self, policy: NetworkPolicy) {
         self.sources.policies.apply(policy);
         self.activity.idle().await;
     }
 }
 
-fn at(address: &str) -> SocketAddr {
+pub(crate) fn at(address: &str) -> SocketAddr {
     address.parse().expect("a socket address")
 }
 
 /// Whether a byte comes back within five seconds.
-async fn echoed(stream: &mut netstack::TcpStream) -> bool {
+pub(crate) async fn echoed(stream: &mut netstack::TcpStream) -> bool {
     let exchange = async {
         stream.write_all(b"x").await?;
         stream.read(&mut [0; 16]).await
@@ -125,11 +133,27 @@ async fn echoed(stream: &mut netstack::TcpStream) -> bool {
     matches!(tokio::time::timeout(Duration::from_secs(5), exchange).await, Ok(Ok(1)))
 }
 
-async fn connects(client: &Host, to: &str) -> bool {
+pub(crate) async fn connects(client: &Host, to: &str) -> bool {
     match tokio::time::timeout(Duration::from_secs(5), client.tcp_connect(at(to))).await {
         Ok(Ok(mut stream)) => echoed(&mut stream).await,
         _ => false,
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_11_3_replies_and_related_icmp_follow_the_connection_of_an_isolated_client() {
+    let net = net(Denial::Drop);
+    let db = net.pod("default/db", "app=db", "10.244.1.2").await;
+    let client = net.pod("default/client", "app=client", "10.244.1.4").await;
+    net.apply(network_policy("deny", "{ podSelector: { matchLabels: { app: client } }, policyTypes: [Ingress] }")).await;
+    assert!(connects(&client, "10.244.1.2:80").await);
+    assert!(!connects(&db, "10.244.1.4:80").await);
+    // Nobody listens: the refusal comes back as an ICMP error, which belongs to the flow.
+    let socket = client.udp_bind(0).expect("a free port");
+    socket.send_to(b"x", at("10.244.1.2:53")).await.expect("sent");
+    let answer = tokio::time::timeout(Duration::from_secs(5), socket.recv_from(&mut [0; 16])).await;
+    let error = answer.expect("at once").expect_err("refused");
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
 }
 
 #[tokio::test(start_paused = true)]
@@ -186,6 +210,78 @@ async fn rule_11_14_an_established_connection_that_would_now_be_denied_is_cut() 
     net.apply(allow_from_web()).await;
     assert!(echoed(&mut allowed).await);
     assert!(!echoed(&mut denied).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_11_14_with_keep_an_established_connection_goes_on_and_a_new_one_is_denied() {
+    let net = net_with(policy::Config { established: Established::Keep, ..policy::Config::default() });
+    let _db = net.pod("default/db", "app=db", "10.244.1.2").await;
+    let other = net.pod("default/other", "app=other", "10.244.1.4").await;
+    let mut open = other.tcp_connect(at("10.244.1.2:80")).await.expect("connected");
+    assert!(echoed(&mut open).await);
+    net.apply(allow_from_web()).await;
+    assert!(echoed(&mut open).await);
+    assert!(!connects(&other, "10.244.1.2:80").await);
+    // Whoever has been refused is not refused for ever.
+    net.sources.policies.delete(allow_from_web());
+    net.activity.idle().await;
+    assert!(connects(&other, "10.244.1.2:80").await);
+    assert!(echoed(&mut open).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_11_14_a_udp_flow_that_was_refused_passes_once_it_is_allowed_with_keep_too() {
+    for established in [Established::Keep, Established::ReEvaluate] {
+        let net = net_with(policy::Config { established, ..policy::Config::default() });
+        let db = net.pod("default/db", "app=db", "10.244.1.2").await;
+        let other = net.pod("default/other", "app=other", "10.244.1.4").await;
+        net.apply(allow_from_web()).await;
+        let (server, client) = (db.udp_bind(53).expect("a free port"), other.udp_bind(0).expect("a free port"));
+        let passes = async || {
+            client.send_to(b"x", at("10.244.1.2:53")).await.expect("sent");
+            let mut buffer = [0; 16];
+            tokio::time::timeout(Duration::from_millis(1), server.recv_from(&mut buffer)).await.is_ok()
+        };
+        assert!(!passes().await, "{established:?}");
+        net.sources.policies.delete(allow_from_web());
+        net.activity.idle().await;
+        assert!(passes().await, "{established:?}");
+        net.apply(allow_from_web()).await;
+        assert_eq!(passes().await, established == Established::Keep, "{established:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_11_14_a_policy_that_is_deleted_while_flows_are_open_leaves_them_open() {
+    let net = net(Denial::Drop);
+    let _db = net.pod("default/db", "app=db", "10.244.1.2").await;
+    let front = net.pod("web/front", "app=front", "10.244.1.3").await;
+    net.apply(allow_from_web()).await;
+    let mut open = front.tcp_connect(at("10.244.1.2:80")).await.expect("connected");
+    assert!(echoed(&mut open).await);
+    net.sources.policies.delete(allow_from_web());
+    net.activity.idle().await;
+    assert!(echoed(&mut open).await);
+    // One that is cut and let in again before it times out goes on where it was.
+    net.apply(network_policy("deny", "{ podSelector: {}, policyTypes: [Ingress] }")).await;
+    open.write_all(b"x").await.expect("taken");
+    net.sources.policies.delete(network_policy("deny", "{}"));
+    net.activity.idle().await;
+    let answered = tokio::time::timeout(Duration::from_secs(60), open.read(&mut [0; 16])).await;
+    assert!(matches!(answered, Ok(Ok(1))), "{answered:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_11_15_an_established_connection_that_is_cut_is_reset_if_denials_are_answered() {
+    let net = net(Denial::Reject);
+    let _db = net.pod("default/db", "app=db", "10.244.1.2").await;
+    let other = net.pod("default/other", "app=other", "10.244.1.4").await;
+    let mut open = other.tcp_connect(at("10.244.1.2:80")).await.expect("connected");
+    assert!(echoed(&mut open).await);
+    net.apply(allow_from_web()).await;
+    open.write_all(b"x").await.expect("taken");
+    let error = open.read(&mut [0; 16]).await.expect_err("cut");
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
 }
 
 #[tokio::test(start_paused = true)]
@@ -248,7 +344,7 @@ async fn rule_12_4_a_policy_of_the_whole_cluster_cuts_what_no_network_policy_spe
     let lockdown: ClusterNetworkPolicy = yaml(
         "{ metadata: { name: lockdown }, spec: { tier: Baseline, priority: 1, subject: { namespaces: {} }, ingress: [{ action: Deny, from: [{ namespaces: {} }] }] } }",
     );
-    let cluster_policies = net.sources.cluster_policies.as_ref().expect("followed");
+    let cluster_policies = &net.sources.cluster_policies.as_ref().expect("followed").cluster;
     cluster_policies.apply(lockdown.clone());
     net.activity.idle().await;
     assert!(!echoed(&mut established).await);

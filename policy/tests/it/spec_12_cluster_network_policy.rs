@@ -1,7 +1,6 @@
 //! ClusterNetworkPolicy, numbered as in the reference of semantics, chapter 12.
 
 use crate::support::{Accept, DenyCluster, DenyEgress, DenyIngress, cluster, masqueraded, via};
-use policy::Ruling;
 
 const EVERYBODY: &str = "{ namespaces: {} }";
 
@@ -71,7 +70,7 @@ fn rule_12_3_networks_match_addresses_pods_included() {
 
 #[test]
 fn rule_12_3_what_is_unknown_fails_closed() {
-    for unknown in ["{ domainNames: [example.com] }", "{ nodes: {} }", "{ planets: {} }", "{ networks: [nowhere] }"] {
+    for unknown in ["{ domainNames: [example.com] }", "{ planets: {} }", "{ networks: [nowhere] }", "{ nodes: {}, networks: [] }"] {
         let rule = |action: &str| format!("{{ action: {action}, to: [{EVERYBODY}, {unknown}] }}");
         let deny = egress("Admin", 2, "{ action: Deny, to: [{ namespaces: {} }] }");
         let accept = cluster().cluster_policy("a", &egress("Admin", 1, &rule("Accept"))).cluster_policy("b", &deny);
@@ -155,20 +154,84 @@ fn rule_12_5_a_pods_own_address_is_exempt_and_a_hairpin_through_a_service_is_not
 }
 
 #[test]
-fn rule_13_1_an_explanation_names_the_tier_and_the_rule() {
-    let spec = ingress(
-        "Admin",
-        1,
-        &format!(
-            "{{ action: Accept, from: [{EVERYBODY}], protocols: [{{ tcp: {{ destinationPort: {{ number: 443 }} }} }}] }}, {{ name: no-web, action: Deny, from: [{EVERYBODY}] }}"
-        ),
-    );
-    let net = cluster().cluster_policy("lockdown", &spec).policy("np", "{ podSelector: {}, ingress: [{}] }");
-    let side = net.explain("web/front", "default/db:80").ingress;
-    assert_eq!((side.ruling, side.tier), (Ruling::Denied, Some("Admin")));
-    assert_eq!(side.why, "ingress rule 1 of lockdown denies it");
-    assert_eq!(side.policies, ["lockdown", "default/np"]);
-    assert_eq!(side.decided_by.and_then(|rule| rule.name).as_deref(), Some("no-web"));
+fn rule_12_3_an_empty_selector_means_all_pods_and_none_of_the_host_network() {
+    let deny = |peer: &str| {
+        let net = cluster().host_network_pod("default/agent", "app=agent", "172.18.0.3");
+        net.cluster_policy("deny", &ingress("Admin", 1, &format!("{{ action: Deny, from: [{peer}] }}")))
+    };
+    for everybody in [EVERYBODY, "{ pods: { namespaceSelector: {}, podSelector: {} } }", "{ pods: { podSelector: {} } }"] {
+        deny(everybody).check(DenyCluster, "web/front", "default/db:80");
+        deny(everybody).check(Accept, "172.18.0.3", "default/db:80");
+        deny(everybody).check(Accept, "8.8.8.8", "default/db:80");
+    }
+}
+
+#[test]
+fn rule_12_3_nodes_are_matched_by_their_labels_at_the_addresses_of_their_status() {
+    let net = |selector: &str| {
+        let deny = egress("Admin", 1, &format!("{{ action: Deny, to: [{{ nodes: {selector} }}] }}"));
+        let nodes = cluster().labelled_node("node-3", "172.18.0.4", "pool=gpu");
+        nodes.host_network_pod("default/agent", "app=agent", "172.18.0.4").cluster_policy("deny", &deny)
+    };
+    let gpu = net("{ matchLabels: { pool: gpu } }");
+    gpu.check(DenyCluster, "default/db", "172.18.0.4:22");
+    gpu.check(DenyCluster, "default/db", "default/agent:9100"); // it has its node's address
+    gpu.check(DenyCluster, "default/db", "172.18.0.4:ICMP");
+    gpu.check(Accept, "default/db", "172.18.0.2:22");
+    gpu.check(Accept, "default/db", "web/front:80");
+    net("{}").check(DenyCluster, "default/db", "172.18.0.2:22");
+    let ports = egress("Admin", 1, "{ action: Deny, to: [{ nodes: {} }], protocols: [{ tcp: { destinationPort: { number: 6443 } } }] }");
+    let ports = cluster().cluster_policy("deny", &ports);
+    ports.check(DenyCluster, "default/db", "172.18.0.2:6443");
+    ports.check(Accept, "default/db", "172.18.0.2:22");
+    let why = net("{ matchLabels: { pool: gpu } }");
+    let accept = egress("Admin", 1, "{ action: Accept, to: [{ nodes: { matchLabels: { pool: gpu } } }] }, { action: Deny, to: [{ networks: [0.0.0.0/0] }] }");
+    let side = why.cluster_policy("deny", &accept).explain("default/db", "172.18.0.2:22").egress;
     let misses: Vec<&str> = side.near_misses.iter().map(|miss| miss.problem.as_str()).collect();
-    assert_eq!(misses, ["port 80/TCP is not in [443/TCP]"]);
+    assert_eq!(misses, ["node label `pool=gpu` is missing on `node-1`"]);
+}
+
+#[test]
+fn rule_12_7_an_admin_network_policy_is_of_tier_admin_and_a_baseline_of_tier_baseline_with_priority_0() {
+    let deny = "{ action: Deny, from: [{ namespaces: { matchLabels: { team: web } } }] }";
+    let admin = |priority: u16, rules: &str| format!("{{ priority: {priority}, subject: {EVERYBODY}, ingress: [{rules}] }}");
+    let baseline = format!("{{ subject: {EVERYBODY}, ingress: [{deny}] }}");
+    let allow_all = "{ podSelector: { matchLabels: { app: db } }, ingress: [{}] }";
+    let net = cluster().admin_policy("a", &admin(1, deny)).policy("np", allow_all);
+    net.check(DenyCluster, "web/front", "default/db:80"); // before NetworkPolicies
+    let net = cluster().baseline_policy(&baseline).policy("np", allow_all);
+    net.check(Accept, "web/front", "default/db:80"); // after them
+    net.check(DenyCluster, "web/front", "default/api:80");
+    let pass = deny.replace("Deny", "Pass");
+    let net = cluster().admin_policy("a", &admin(1, &pass)).admin_policy("b", &admin(2, deny));
+    net.check(Accept, "web/front", "default/db:80"); // it leaves the tier
+    let allow = deny.replace("Deny", "Allow");
+    let net = cluster().admin_policy("a", &admin(1, &allow)).cluster_policy("c", &ingress("Admin", 0, deny));
+    net.check(DenyCluster, "web/front", "default/db:80"); // one order of priorities for both kinds
+    let net = cluster().baseline_policy(&baseline).cluster_policy("c", &ingress("Baseline", 1, &from_web("Accept")));
+    net.check(DenyCluster, "web/front", "default/db:80"); // 0 comes first
+    let why = net.explain("web/front", "default/db:80").ingress.why;
+    assert_eq!(why, "ingress rule 0 of baselineadminnetworkpolicy/default denies it");
+}
+
+#[test]
+fn rule_12_7_ports_are_numbers_ranges_and_names() {
+    let net = |ports: &str| {
+        let spec = format!("{{ priority: 1, subject: {EVERYBODY}, egress: [{{ action: Deny, to: [{EVERYBODY}], ports: [{ports}] }}] }}");
+        cluster().admin_policy("a", &spec)
+    };
+    let number = net("{ portNumber: { protocol: UDP, port: 53 } }");
+    number.check(DenyCluster, "default/db", "default/api:53/UDP");
+    number.check(Accept, "default/db", "default/api:53");
+    let range = net("{ portRange: { start: 80, end: 90 } }"); // TCP
+    range.check(DenyCluster, "default/db", "default/api:90");
+    range.check(Accept, "default/db", "default/api:91");
+    range.check(Accept, "default/db", "default/api:90/UDP");
+    let named = net("{ namedPort: http }");
+    named.check(DenyCluster, "default/db", "default/api:8080");
+    named.check(DenyCluster, "default/db", "default/api-2:9090");
+    named.check(Accept, "default/db", "default/api:9090");
+    for unknown in ["{}", "{ portNumber: { protocol: QUIC, port: 1 } }", "{ portNumber: { port: 1 }, namedPort: http }"] {
+        net(unknown).check(DenyCluster, "default/db", "default/api:ICMP"); // a Deny with it denies everything
+    }
 }

@@ -3,8 +3,9 @@
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use netstack::{FiveTuple, NewFlow, PortTag, Protocol};
+use policy::v1alpha1::{AdminNetworkPolicy, BaselineAdminNetworkPolicy};
 use policy::v1alpha2::ClusterNetworkPolicy;
-use policy::{Explanation, PodInfo, PolicyTable};
+use policy::{Explanation, NodeInfo, PodInfo, PolicyTable};
 use serde::de::DeserializeOwned;
 use std::net::{IpAddr, SocketAddr};
 
@@ -27,7 +28,9 @@ pub(crate) struct Cluster {
     pods: Vec<(Pod, Vec<IpAddr>)>,
     policies: Vec<NetworkPolicy>,
     cluster_policies: Vec<ClusterNetworkPolicy>,
-    nodes: Vec<(IpAddr, String)>,
+    admin_policies: Vec<AdminNetworkPolicy>,
+    baseline: Option<BaselineAdminNetworkPolicy>,
+    nodes: Vec<(IpAddr, NodeInfo)>,
 }
 
 pub(crate) fn yaml<T: DeserializeOwned>(text: &str) -> T {
@@ -85,8 +88,13 @@ pub(crate) fn namespace(name: &str, labels_: &str) -> Namespace {
 }
 
 impl Cluster {
-    pub(crate) fn node(mut self, name: &str, address: &str) -> Self {
-        self.nodes.push((address.parse().expect("an address"), name.into()));
+    pub(crate) fn node(self, name: &str, address: &str) -> Self {
+        self.labelled_node(name, address, "")
+    }
+
+    pub(crate) fn labelled_node(mut self, name: &str, address: &str, labels_: &str) -> Self {
+        let labels = serde_json::from_value(labels(labels_)).expect("labels");
+        self.nodes.push((address.parse().expect("an address"), NodeInfo { name: name.into(), labels }));
         self
     }
 
@@ -128,10 +136,27 @@ impl Cluster {
         self
     }
 
+    pub(crate) fn admin_policy(mut self, name: &str, spec: &str) -> Self {
+        self.admin_policies.push(yaml(&format!("{{ metadata: {{ name: {name} }}, spec: {spec} }}")));
+        self
+    }
+
+    pub(crate) fn baseline_policy(mut self, spec: &str) -> Self {
+        self.baseline = Some(yaml(&format!("{{ metadata: {{ name: default }}, spec: {spec} }}")));
+        self
+    }
+
+    /// The NetworkPolicy that was given last.
+    pub(crate) fn only_policy(mut self) -> NetworkPolicy {
+        self.policies.pop().expect("a policy")
+    }
+
     pub(crate) fn table(&self) -> PolicyTable {
         let pods = self.pods.iter().map(|(pod, ips)| PodInfo { pod, ips });
         let table = PolicyTable::build(&self.policies, &self.namespaces, pods, self.nodes.clone());
-        self.cluster_policies.iter().fold(table, |table, policy| table.with_cluster_policy(policy))
+        let table = self.cluster_policies.iter().fold(table, |table, policy| table.with_cluster_policy(policy));
+        let table = self.admin_policies.iter().fold(table, |table, policy| table.with_admin_policy(policy));
+        self.baseline.iter().fold(table, |table, policy| table.with_baseline_policy(policy))
     }
 
     /// `default/db`, or an address.
