@@ -1,22 +1,26 @@
-//! What policies cost: building the table, changing one policy of many, and judging one flow.
+//! What policies cost: new connections, compiling, changing one policy or one pod of many, and the matrix.
 //!
-//! `cargo bench -p policy`. A verdict must cost the same with ten policies and fifty pods as with a thousand and five
-//! thousand, once the rules that the flow meets have been compiled. Every figure is the median of several rounds.
+//! `cargo bench -p policy`. What policies cost is told beside what the same costs without any, in the same run. Every
+//! figure is the median of several rounds.
 
+use informer::{Activity, Informer};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use netstack::{FiveTuple, NewFlow, PortTag, Protocol};
-use policy::{PodInfo, PolicyTable};
+use netstack::{FiveTuple, Hooks, Host, Network, NewFlow, PortTag, Protocol, Translate, Translation};
+use policy::{Destination, PodInfo, Policy, PolicyTable, Sources};
 use serde_json::json;
 use std::fmt::Display;
 use std::hint::black_box;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const NAMESPACES: u32 = 50;
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 9;
 const FLOWS: u32 = 100_000;
+const CONNECTIONS: usize = 10_000;
+const PORT: u16 = 8080;
 
 struct World {
     namespaces: Vec<Namespace>,
@@ -33,7 +37,7 @@ fn pod_ip(number: u32) -> IpAddr {
 }
 
 /// A policy for one app of one namespace: from another app, from a namespace by its label, and from a range.
-fn network_policy(number: u32, port: u32) -> NetworkPolicy {
+fn network_policy(number: u32, port: u16) -> NetworkPolicy {
     from(json!({
         "metadata": { "namespace": format!("ns-{}", number % NAMESPACES), "name": format!("policy-{number}") },
         "spec": {
@@ -41,7 +45,7 @@ fn network_policy(number: u32, port: u32) -> NetworkPolicy {
             "policyTypes": ["Ingress", "Egress"],
             "ingress": [
                 { "from": [{ "podSelector": { "matchLabels": { "app": format!("app-{}", (number + 1) % 20) } } }], "ports": [{ "port": port }] },
-                { "from": [{ "namespaceSelector": { "matchLabels": { "team": format!("team-{}", number % 5) } } }], "ports": [{ "port": 9100, "endPort": 9199 }] },
+                { "from": [{ "namespaceSelector": { "matchLabels": { "team": format!("team-{}", number % 5) } } }], "ports": [{ "port": 8000, "endPort": 9199 }] },
                 { "from": [{ "ipBlock": { "cidr": "203.0.0.0/16", "except": [format!("203.0.{}.0/24", number % 256)] } }] },
             ],
             "egress": [{ "to": [{ "namespaceSelector": {} }] }],
@@ -49,16 +53,17 @@ fn network_policy(number: u32, port: u32) -> NetworkPolicy {
     }))
 }
 
+fn pod(number: u32, extra: &str) -> Pod {
+    from(json!({
+        "metadata": { "namespace": format!("ns-{}", number % NAMESPACES), "name": format!("pod-{number}"), "labels": {
+            // As a StatefulSet does: no two pods share all their labels.
+            "app": format!("app-{}", number / NAMESPACES % 20), "statefulset.kubernetes.io/pod-name": format!("pod-{number}{extra}"),
+        } },
+        "spec": { "nodeName": "node-1", "containers": [{ "name": "main", "ports": [{ "name": "http", "containerPort": PORT }] }] },
+    }))
+}
+
 fn world(policies: u32, pods: u32) -> World {
-    let pod = |number: u32| -> Pod {
-        from(json!({
-            "metadata": { "namespace": format!("ns-{}", number % NAMESPACES), "name": format!("pod-{number}"), "labels": {
-                // As a StatefulSet does: no two pods share all their labels.
-                "app": format!("app-{}", number / NAMESPACES % 20), "statefulset.kubernetes.io/pod-name": format!("pod-{number}"),
-            } },
-            "spec": { "nodeName": "node-1", "containers": [{ "name": "main", "ports": [{ "name": "http", "containerPort": 8080 }] }] },
-        }))
-    };
     let namespace = |number: u32| -> Namespace {
         from(
             json!({ "metadata": { "name": format!("ns-{number}"), "labels": { "team": format!("team-{}", number % 5) } } }),
@@ -66,8 +71,8 @@ fn world(policies: u32, pods: u32) -> World {
     };
     World {
         namespaces: (0..NAMESPACES).map(namespace).collect(),
-        pods: (0..pods).map(|number| (pod(number), [pod_ip(number)])).collect(),
-        policies: (0..policies).map(|number| network_policy(number, 8080)).collect(),
+        pods: (0..pods).map(|number| (pod(number, ""), [pod_ip(number)])).collect(),
+        policies: (0..policies).map(|number| network_policy(number, PORT)).collect(),
     }
 }
 
@@ -76,15 +81,17 @@ fn build(world: &World) -> PolicyTable {
     PolicyTable::build(&world.policies, &world.namespaces, pods, [])
 }
 
-fn flow(number: u32, pods: u32) -> NewFlow {
-    let (src, dst) = (number.wrapping_mul(7919) % pods, number.wrapping_mul(104_729) % pods);
-    let port = [8080, 9150, 22][number as usize % 3];
+fn flow(src: u32, dst: u32, port: u16) -> NewFlow {
     let tuple = FiveTuple {
         protocol: Protocol::Tcp,
         src: SocketAddr::new(pod_ip(src), 40_000),
         dst: SocketAddr::new(pod_ip(dst), port),
     };
     NewFlow { original: tuple, translated: tuple, from: PortTag(1), to: PortTag(2) }
+}
+
+fn pair(number: u32, pods: u32) -> (u32, u32) {
+    (number.wrapping_mul(7919) % pods, number.wrapping_mul(104_729) % pods)
 }
 
 fn median(mut round: impl FnMut() -> Duration) -> Duration {
@@ -102,38 +109,175 @@ fn timed(work: impl FnOnce()) -> Duration {
 fn verdicts(table: &PolicyTable, pods: u32) -> Duration {
     timed(|| {
         for number in 0..FLOWS {
-            let _ = black_box(table.allows(&flow(number, pods)));
+            let (src, dst) = pair(number, pods);
+            let _ = black_box(table.allows(&flow(src, dst, [PORT, 9150, 22][number as usize % 3])));
         }
     }) / FLOWS
+}
+
+/// Every pod's rules, both ways.
+fn compile_all(table: &PolicyTable, pods: u32) {
+    for number in 0..pods {
+        let _ = black_box(table.allows(&flow(number, (number + 1) % pods, PORT)));
+    }
+}
+
+struct PassAll;
+
+impl Translate for PassAll {
+    fn translate(&self, _: &FiveTuple, _: PortTag, _: tokio::time::Instant) -> Translation {
+        Translation::Pass
+    }
+}
+
+/// The policy engine as it runs in a cluster, with a host for every pod.
+struct Live {
+    activity: Activity,
+    policy: Policy,
+    sources: Sources,
+    hosts: Vec<Host>,
+}
+
+impl Live {
+    async fn start(world: &World) -> Live {
+        let activity = Activity::default();
+        let network = Network::new(netstack::Config { mtu: 1500, seed: 1 });
+        let sources = Sources {
+            policies: Informer::detached(activity.clone()),
+            namespaces: Informer::detached(activity.clone()),
+            cluster_policies: None,
+            pods: Informer::detached(activity.clone()),
+            nodes: Informer::detached(activity.clone()),
+        };
+        let policy = policy::start_with(sources.clone(), network.clone(), policy::Config::default());
+        network.install(Hooks { translate: Arc::new(PassAll), filter: policy.filter() });
+        world.namespaces.iter().for_each(|namespace| sources.namespaces.apply(namespace.clone()));
+        let mut hosts = Vec::new();
+        for (pod, ips) in &world.pods {
+            sources.pods.apply(pod.clone());
+            policy.attach(pod, ips).await;
+            let host = network.attach_host(ips, PortTag(1)).expect("a free address");
+            let listener = host.tcp_listen(PORT).expect("a free port");
+            tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+            hosts.push(host);
+        }
+        Live { activity, policy, sources, hosts }
+    }
+
+    async fn apply(&self, policies: &[NetworkPolicy]) {
+        policies.iter().for_each(|policy| self.sources.policies.apply(policy.clone()));
+        self.activity.idle().await;
+    }
+
+    async fn delete(&self, policies: &[NetworkPolicy]) {
+        policies.iter().for_each(|policy| self.sources.policies.delete(policy.clone()));
+        self.activity.idle().await;
+    }
+
+    /// Connections per second, one after the other.
+    async fn connect(&self, pairs: &[(u32, u32)]) -> f64 {
+        let start = Instant::now();
+        for (src, dst) in pairs {
+            let to = SocketAddr::new(pod_ip(*dst), PORT);
+            drop(self.hosts[*src as usize].tcp_connect(to).await.expect("connected"));
+        }
+        pairs.len() as f64 / start.elapsed().as_secs_f64()
+    }
+}
+
+async fn live(line: &mut impl FnMut(&str, &dyn Display) -> io::Result<()>) -> io::Result<()> {
+    let (policies, pods) = (1_000, 5_000);
+    let world = world(policies, pods);
+    let table = build(&world);
+    let allowed = |(src, dst): &(u32, u32)| src != dst && table.allows(&flow(*src, *dst, PORT)).is_ok();
+    let pairs: Vec<(u32, u32)> =
+        (0..).map(|number| pair(number, pods)).filter(allowed).take(CONNECTIONS).collect();
+    let live = Live::start(&world).await;
+    let (mut with, mut without, mut new) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..=ROUNDS {
+        let none = live.connect(&pairs).await;
+        live.apply(&world.policies).await;
+        let first = live.connect(&pairs).await;
+        let some = live.connect(&pairs).await;
+        live.delete(&world.policies).await;
+        if round > 0 {
+            without.push(none);
+            new.push(first / none);
+            with.push(some);
+        }
+    }
+    let mut ratios: Vec<f64> = with.iter().zip(&without).map(|(with, without)| with / without).collect();
+    for list in [&mut with, &mut without, &mut ratios, &mut new] {
+        list.sort_by(f64::total_cmp);
+    }
+    let at = ROUNDS / 2;
+    line("new connections per second, no policy, 5000 pods", &format!("{:.0}", without[at]))?;
+    line("new connections per second, 1000 policies, 5000 pods", &format!("{:.0}", with[at]))?;
+    line("  relative to none", &format!("{:.3}", ratios[at]))?;
+    line("  relative to none, between pods that meet for the first time", &format!("{:.3}", new[at]))?;
+    live.apply(&world.policies).await;
+    let mut changes = Vec::new();
+    for round in 0..ROUNDS {
+        let start = Instant::now();
+        live.sources.pods.apply(pod(7, &format!("-{round}")));
+        live.activity.idle().await;
+        let _ = black_box(live.policy.table().allows(&flow(6, 7, PORT)));
+        changes.push(start.elapsed());
+    }
+    changes.sort();
+    line("one pod's labels changed, in force, 1000 policies, 5000 pods", &format!("{:?}", changes[at]))?;
+    let mut changes = Vec::new();
+    for round in 0..ROUNDS {
+        let start = Instant::now();
+        live.sources.policies.apply(network_policy(7, 8100 + round as u16));
+        live.activity.idle().await;
+        changes.push(start.elapsed());
+    }
+    changes.sort();
+    line("one policy changed, in force, 1000 policies, 5000 pods", &format!("{:?}", changes[at]))
 }
 
 fn main() -> io::Result<()> {
     let mut out = io::stdout().lock();
     let mut line = |name: &str, figure: &dyn Display| writeln!(out, "{name:<66} {figure}");
-    for (policies, pods) in [(10, 50), (1_000, 5_000)] {
+    for (policies, pods) in [(0, 5_000), (10, 50), (1_000, 5_000)] {
         let world = world(policies, pods);
         let table = build(&world);
         let size = format!("{policies} policies, {pods} pods");
         let built = median(|| timed(|| drop(black_box(build(&world)))));
-        line(&format!("build, {size}"), &format!("{built:?}"))?;
-        let changed = network_policy(policies / 2, 8081);
-        let change = median(|| timed(|| drop(black_box(table.with_policy(&changed)))));
-        line(&format!("change one policy, {size}"), &format!("{change:?}"))?;
-        let first = flow(1, pods);
-        let destination = 104_729 % pods;
-        let changed = network_policy(destination % NAMESPACES, 8081);
-        let judged = median(|| {
-            let table = table.with_policy(&changed);
-            timed(|| {
-                let _ = black_box(table.allows(&first));
-            })
-        });
-        line(&format!("first verdict after a change, {size}"), &format!("{judged:?}"))?;
-        let compiling = verdicts(&build(&world), pods);
-        line(&format!("verdict, rules being compiled, {size}"), &format!("{compiling:?}"))?;
+        line(&format!("read, {size}"), &format!("{built:?}"))?;
+        let built = median(|| timed(|| compile_all(&build(&world), pods)));
+        line(&format!("read and compile for every pod, {size}"), &format!("{built:?}"))?;
         verdicts(&table, pods);
         let compiled = median(|| verdicts(&table, pods));
-        line(&format!("verdict, rules compiled, {size}"), &format!("{compiled:?}"))?;
+        line(&format!("verdict, random pairs, {size}"), &format!("{compiled:?}"))?;
+        let few = median(|| verdicts(&table, 50));
+        line(&format!("verdict, pairs of 50 pods, {size}"), &format!("{few:?}"))?;
     }
-    Ok(())
+    let from: Vec<IpAddr> = (0..1_000).map(pod_ip).collect();
+    let ports = [PORT, 9150, 22];
+    let to = from.iter().flat_map(|address| ports.map(|port| (*address, port)));
+    let to: Vec<Destination> =
+        to.map(|(address, port)| Destination { address, protocol: Protocol::Tcp, port }).collect();
+    let world = world(1_000, 5_000);
+    let first = median(|| {
+        let table = build(&world);
+        timed(|| drop(black_box(table.matrix(&from, &to))))
+    });
+    line("matrix of 1000 x 1000 pods x 3 ports, nothing compiled before", &format!("{first:?}"))?;
+    let table = build(&world);
+    let again = median(|| timed(|| drop(black_box(table.matrix(&from, &to)))));
+    line("matrix of 1000 x 1000 pods x 3 ports, again", &format!("{again:?}"))?;
+    let one_by_one = timed(|| {
+        for source in 0..1_000 {
+            for destination in 0..1_000 {
+                for port in ports {
+                    let _ = black_box(table.allows(&flow(source, destination, port)));
+                }
+            }
+        }
+    });
+    line("  the same, verdict by verdict", &format!("{one_by_one:?}"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(live(&mut line))
 }
