@@ -12,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+mod admin_network_policy;
 mod allocation;
 mod autoscaling;
 mod batch;

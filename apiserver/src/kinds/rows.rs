@@ -3,7 +3,7 @@
 use super::allocation::Allocator;
 use super::table::{name_and_age, name_and_creation};
 use super::{
-    autoscaling, batch, cluster_network_policy, config, definition, devices, endpoints, event, extensions,
+    admin_network_policy, autoscaling, batch, cluster_network_policy, config, definition, devices, endpoints, event, extensions,
     flow_control, ingress, limits, misc, network_policy, node, pod, quota, rbac, service, signing_request, storage,
     volumes, warnings, workload,
 };
@@ -650,6 +650,29 @@ fn group_rows() -> Vec<ResourceKind> {
             .with_table([text("Tier"), text("Priority"), text("Age")], cluster_network_policy::row)
             .with_schema(cluster_network_policy::schema())
             .with_validation(cluster_network_policy::errors),
+        ResourceKind::new("policy.networking.k8s.io", "v1alpha1", "AdminNetworkPolicy", "adminnetworkpolicies")
+            .cluster_scoped()
+            .with_short_names(&["anp"])
+            .with_generation()
+            .with_status()
+            .with_table([text("Priority"), text("Age")], admin_network_policy::row)
+            .with_schema(admin_network_policy::schema())
+            .with_defaults(admin_network_policy::default)
+            .with_validation(admin_network_policy::errors),
+        ResourceKind::new(
+            "policy.networking.k8s.io",
+            "v1alpha1",
+            "BaselineAdminNetworkPolicy",
+            "baselineadminnetworkpolicies",
+        )
+        .cluster_scoped()
+        .with_short_names(&["banp"])
+        .with_generation()
+        .with_status()
+        .with_table([text("Age")], admin_network_policy::baseline_row)
+        .with_schema(admin_network_policy::baseline_schema())
+        .with_defaults(admin_network_policy::default)
+        .with_validation(admin_network_policy::baseline_errors),
     ]
 }
 

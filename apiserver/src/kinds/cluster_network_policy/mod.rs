@@ -3,7 +3,7 @@
 //! Follows the network-policy-api types; the limits are those of its schema. Kubernetes reads them from the definition of the
 //! custom resource; here they are checked by hand, in the words of a built-in kind.
 
-mod schema;
+pub(super) mod schema;
 
 pub(super) use schema::schema;
 
@@ -20,6 +20,16 @@ use std::ops::RangeInclusive;
 
 /// Rules per direction, peers and protocols per rule, networks and names per peer.
 const MOST: usize = 25;
+/// What rules may look like here; their forerunners of v1alpha1 differ in words and limits.
+const RULES: Rules = Rules {
+    most: MOST,
+    actions: &ACTIONS,
+    accept: "Accept",
+    destinations: &["namespaces", "pods", "networks", "nodes", "domainNames"],
+    ports: "protocols",
+    named_port: "destinationNamedPort",
+    port_errors: protocol_errors,
+};
 /// Lower ones come first.
 const PRIORITIES: RangeInclusive<i64> = 0..=1000;
 /// Bytes of a rule's name.
@@ -30,6 +40,23 @@ const TIERS: [&str; 2] = ["Admin", "Baseline"];
 const ACTIONS: [&str; 3] = ["Accept", "Deny", "Pass"];
 const CONDITION_STATUSES: [&str; 3] = ["True", "False", "Unknown"];
 
+/// What the rules of a kind may look like.
+pub(super) struct Rules {
+    /// Rules per direction, peers and ports per rule.
+    pub(super) most: usize,
+    pub(super) actions: &'static [&'static str],
+    /// The action that lets connections through.
+    pub(super) accept: &'static str,
+    /// The fields of an egress peer.
+    pub(super) destinations: &'static [&'static str],
+    /// The field with the ports.
+    pub(super) ports: &'static str,
+    /// The field of a port by name.
+    pub(super) named_port: &'static str,
+    /// What is wrong with a port, which stands at this path.
+    pub(super) port_errors: fn(&Value, &str, &mut Vec<FieldError>),
+}
+
 /// Everything wrong with a policy.
 pub(super) fn errors(kind: &ResourceKind, policy: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = metadata::errors(kind, policy, old);
@@ -37,6 +64,13 @@ pub(super) fn errors(kind: &ResourceKind, policy: &Value, old: Option<&Value>) -
         "" => errors.push(FieldError::required("spec.tier", "")),
         tier => one_of(&mut errors, "spec.tier", tier, &TIERS),
     }
+    priority_errors(policy, &mut errors);
+    RULES.errors(policy, &mut errors);
+    errors
+}
+
+/// A priority is there, and one of those there are.
+pub(super) fn priority_errors(policy: &Value, errors: &mut Vec<FieldError>) {
     match int(policy, "/spec/priority") {
         None => errors.push(FieldError::required("spec.priority", "")),
         Some(priority) if PRIORITIES.contains(&priority) => {}
@@ -48,24 +82,29 @@ pub(super) fn errors(kind: &ResourceKind, policy: &Value, old: Option<&Value>) -
             ));
         }
     }
-    match present(policy, "/spec/subject") {
-        None => errors.push(FieldError::required("spec.subject", "")),
-        Some(subject) => one_field(subject, "spec.subject", &["namespaces", "pods"], &mut errors),
-    }
-    for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
-        let rules = list(policy, &format!("/spec/{direction}"));
-        if rules.len() > MOST {
-            errors.push(too_many(format!("spec.{direction}"), rules.len(), MOST));
-        }
-        for (index, rule) in rules.iter().enumerate() {
-            rule_errors(rule, &format!("spec.{direction}[{index}]"), peers, &mut errors);
-        }
-    }
-    condition_errors(policy, &mut errors);
-    errors
 }
 
-fn rule_errors(rule: &Value, field: &str, peers: &str, errors: &mut Vec<FieldError>) {
+impl Rules {
+    /// Everything wrong with a policy's subject, rules and conditions.
+    pub(super) fn errors(&self, policy: &Value, errors: &mut Vec<FieldError>) {
+        match present(policy, "/spec/subject") {
+            None => errors.push(FieldError::required("spec.subject", "")),
+            Some(subject) => one_field(subject, "spec.subject", &["namespaces", "pods"], errors),
+        }
+        for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
+            let rules = list(policy, &format!("/spec/{direction}"));
+            if rules.len() > self.most {
+                errors.push(too_many(format!("spec.{direction}"), rules.len(), self.most));
+            }
+            for (index, rule) in rules.iter().enumerate() {
+                rule_errors(self, rule, &format!("spec.{direction}[{index}]"), peers, errors);
+            }
+        }
+        condition_errors(policy, errors);
+    }
+}
+
+fn rule_errors(kind: &Rules, rule: &Value, field: &str, peers: &str, errors: &mut Vec<FieldError>) {
     let name = text(rule, "/name");
     if name.len() > LONGEST_NAME {
         errors.push(super::field::too_long(format!("{field}.name"), LONGEST_NAME));
@@ -73,46 +112,43 @@ fn rule_errors(rule: &Value, field: &str, peers: &str, errors: &mut Vec<FieldErr
     let action = text(rule, "/action");
     match action {
         "" => errors.push(FieldError::required(format!("{field}.action"), "")),
-        _ => one_of(errors, format!("{field}.action"), action, &ACTIONS),
+        _ => one_of(errors, format!("{field}.action"), action, kind.actions),
     }
     let found = list(rule, &format!("/{peers}"));
     if found.is_empty() {
         errors.push(FieldError::required(format!("{field}.{peers}"), "must have at least 1 item"));
-    } else if found.len() > MOST {
-        errors.push(too_many(format!("{field}.{peers}"), found.len(), MOST));
+    } else if found.len() > kind.most {
+        errors.push(too_many(format!("{field}.{peers}"), found.len(), kind.most));
     }
+    let ports = list(rule, &format!("/{}", kind.ports));
+    let named = format!("/{}", kind.named_port);
     for (index, peer) in found.iter().enumerate() {
         let field = format!("{field}.{peers}[{index}]");
-        let known: &[&str] = if peers == "to" {
-            &["namespaces", "pods", "networks", "nodes", "domainNames"]
-        } else {
-            &["namespaces", "pods"]
-        };
+        let known: &[&str] = if peers == "to" { kind.destinations } else { &["namespaces", "pods"] };
         one_field(peer, &field, known, errors);
         set_errors(peer, "networks", &field, names::cidr, errors);
         set_errors(peer, "domainNames", &field, domain_name, errors);
         let portless = PORTLESS.iter().any(|name| present(peer, &format!("/{name}")).is_some());
-        if portless && list(rule, "/protocols").iter().any(|it| present(it, "/destinationNamedPort").is_some()) {
-            errors.push(FieldError::forbidden(
-                &field,
-                "networks, nodes and domainNames have no named ports and may not be used with `destinationNamedPort`",
-            ));
+        if portless && ports.iter().any(|it| present(it, &named).is_some()) {
+            let detail = format!(
+                "networks, nodes and domainNames have no named ports and may not be used with `{}`",
+                kind.named_port
+            );
+            errors.push(FieldError::forbidden(&field, detail));
         }
-        if present(peer, "/domainNames").is_some() && action != "Accept" {
-            errors.push(FieldError::forbidden(
-                format!("{field}.domainNames"),
-                "may only be used when `action` is 'Accept'",
-            ));
+        if present(peer, "/domainNames").is_some() && action != kind.accept {
+            let detail = format!("may only be used when `action` is '{}'", kind.accept);
+            errors.push(FieldError::forbidden(format!("{field}.domainNames"), detail));
         }
     }
-    let protocols = list(rule, "/protocols");
-    if present(rule, "/protocols").is_some() && protocols.is_empty() {
-        errors.push(FieldError::required(format!("{field}.protocols"), "must have at least 1 item"));
-    } else if protocols.len() > MOST {
-        errors.push(too_many(format!("{field}.protocols"), protocols.len(), MOST));
+    let field = format!("{field}.{}", kind.ports);
+    if present(rule, &format!("/{}", kind.ports)).is_some() && ports.is_empty() {
+        errors.push(FieldError::required(&field, "must have at least 1 item"));
+    } else if ports.len() > kind.most {
+        errors.push(too_many(&field, ports.len(), kind.most));
     }
-    for (index, protocol) in protocols.iter().enumerate() {
-        protocol_errors(protocol, &format!("{field}.protocols[{index}]"), errors);
+    for (index, port) in ports.iter().enumerate() {
+        (kind.port_errors)(port, &format!("{field}[{index}]"), errors);
     }
 }
 
@@ -206,7 +242,7 @@ fn condition_errors(policy: &Value, errors: &mut Vec<FieldError>) {
 }
 
 /// Exactly one of `known` is there, and the selectors in it are good.
-fn one_field(value: &Value, field: &str, known: &[&str], errors: &mut Vec<FieldError>) {
+pub(super) fn one_field(value: &Value, field: &str, known: &[&str], errors: &mut Vec<FieldError>) {
     let given: Vec<&&str> = known.iter().filter(|name| present(value, &format!("/{name}")).is_some()).collect();
     if given.len() != 1 {
         errors.push(invalid(field, "", format!("must specify exactly one of: {}", known.join(", "))));

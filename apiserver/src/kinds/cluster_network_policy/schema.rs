@@ -66,7 +66,7 @@ fn rules(direction: &str, peers: &str, description: &str) -> Value {
 }
 
 /// Pods, by exactly one of two fields.
-fn scope(description: &str) -> Value {
+pub(in super::super) fn scope(description: &str) -> Value {
     json!({
         "type": "object", "minProperties": 1, "maxProperties": 1, "description": description,
         "properties": {"namespaces": namespaces(), "pods": pods()}
@@ -83,7 +83,7 @@ fn destination() -> Value {
             "networks": {"type": "array", "minItems": 1, "maxItems": MOST, "x-kubernetes-list-type": "set",
                 "items": {"type": "string", "maxLength": 43},
                 "description": "Address ranges in CIDR notation, such as 10.0.0.0/8 or fd00::/8. Addresses of pods count too."},
-            "nodes": label_selector("Nodes, by their labels: the addresses in their status. Experimental: not evaluated here, so that the rule fails closed."),
+            "nodes": label_selector("Nodes, by their labels: the addresses in their status. Experimental."),
             "domainNames": {"type": "array", "minItems": 1, "maxItems": MOST, "x-kubernetes-list-type": "set",
                 "items": {"type": "string"},
                 "description": "Domain names; a leading *. stands for one or more labels. For Accept rules only. Experimental: not evaluated here, so that the rule matches nothing."}
@@ -91,11 +91,11 @@ fn destination() -> Value {
     })
 }
 
-fn namespaces() -> Value {
+pub(in super::super) fn namespaces() -> Value {
     label_selector("All pods of the namespaces with these labels. Empty: of every namespace.")
 }
 
-fn pods() -> Value {
+pub(in super::super) fn pods() -> Value {
     json!({
         "type": "object",
         "description": "Pods by their own labels and those of their namespace.",
@@ -146,7 +146,7 @@ fn ports(protocol: &str) -> Value {
     })
 }
 
-fn label_selector(description: &str) -> Value {
+pub(in super::super) fn label_selector(description: &str) -> Value {
     json!({
         "type": "object", "x-kubernetes-map-type": "atomic", "description": description,
         "properties": {
@@ -167,7 +167,7 @@ fn label_selector(description: &str) -> Value {
     })
 }
 
-fn status() -> Value {
+pub(in super::super) fn status() -> Value {
     let text = |description: &str| json!({"type": "string", "description": description});
     json!({
         "type": "object",
