@@ -118,6 +118,8 @@ pub struct Builder {
     forward_outside: bool,
     cni_profile: CniProfile,
     pub(crate) dns: DnsOptions,
+    deny_mode: policy::Denial,
+    policy_established: policy::Established,
 }
 
 impl Default for Builder {
@@ -134,6 +136,8 @@ impl Default for Builder {
             forward_outside: false,
             cni_profile: CniProfile::default(),
             dns: DnsOptions::default(),
+            deny_mode: policy::Denial::default(),
+            policy_established: policy::Established::default(),
         }
     }
 }
@@ -205,6 +209,18 @@ impl Builder {
     /// Which network plug-in the cluster behaves like.
     pub fn cni_profile(mut self, profile: CniProfile) -> Self {
         self.cni_profile = profile;
+        self
+    }
+
+    /// What becomes of connections that policies do not allow: dropped, so that clients time out, or refused at once.
+    pub fn deny_mode(mut self, mode: policy::Denial) -> Self {
+        self.deny_mode = mode;
+        self
+    }
+
+    /// What becomes of connections that were allowed when they were opened and are not any more.
+    pub fn policy_established(mut self, established: policy::Established) -> Self {
+        self.policy_established = established;
         self
     }
 
@@ -324,7 +340,12 @@ impl Builder {
                 node_addresses: nodes.clone(),
                 cluster_network_policies: true,
                 request_progress,
-                ..policy::Config::default()
+                denial: self.deny_mode,
+                established: self.policy_established,
+                reports: Some(policy::Reports {
+                    client: client(&api, identities::component("network-policy-controller")),
+                    now: Arc::new(move || clock.now()),
+                }),
             },
         ));
         network.install(Hooks { translate: proxy.translator(), filter: profile.filter(policy.filter()) });

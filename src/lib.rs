@@ -25,4 +25,5 @@ pub use dns_options::DnsPortError;
 pub use fixture::{FunctionPod, Output};
 pub use host_network::HostNetwork;
 pub use kubelet::program::{Container, ExitStatus, Program};
+pub use policy::{Denial, Established};
 pub use snapshot::PATH as SNAPSHOT_PATH;

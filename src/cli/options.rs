@@ -3,7 +3,7 @@
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser;
 use clap::{Args, ValueEnum};
-use coracle::{Builder, Cluster, CniProfile, HostNetwork};
+use coracle::{Builder, Cluster, CniProfile, Denial, Established, HostNetwork};
 
 /// How the cluster is to be.
 #[derive(Clone, Debug, Args)]
@@ -22,6 +22,12 @@ pub(crate) struct ClusterOptions {
     /// Which network plug-in the cluster behaves like: docs/cni-profiles.md sets them side by side
     #[arg(long, default_value = "coracle", value_parser = cni_profiles())]
     cni_profile: CniProfile,
+    /// What becomes of connections that policies do not allow: no answer, as in most clusters, or a refusal at once
+    #[arg(long, value_enum, default_value_t = DenyMode::Drop)]
+    deny_mode: DenyMode,
+    /// What becomes of open connections that policies do not allow any more: cut at their next packet, or kept until they end
+    #[arg(long, value_enum, default_value_t = PolicyEstablished::ReEvaluate)]
+    policy_established: PolicyEstablished,
 }
 
 fn cni_profiles() -> impl TypedValueParser<Value = CniProfile> {
@@ -36,10 +42,32 @@ enum HostNetworkOption {
     Tun,
 }
 
+/// [`Denial`] as an option's value.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DenyMode {
+    Drop,
+    Reject,
+}
+
+/// [`Established`] as an option's value.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PolicyEstablished {
+    ReEvaluate,
+    Keep,
+}
+
 impl ClusterOptions {
     /// A builder with these options.
     pub(crate) fn builder(&self) -> Builder {
         let builder = Cluster::builder().nodes(self.nodes).cni_profile(self.cni_profile);
+        let builder = builder.deny_mode(match self.deny_mode {
+            DenyMode::Drop => Denial::Drop,
+            DenyMode::Reject => Denial::Reject,
+        });
+        let builder = builder.policy_established(match self.policy_established {
+            PolicyEstablished::ReEvaluate => Established::ReEvaluate,
+            PolicyEstablished::Keep => Established::Keep,
+        });
         let mut builder = self.dns.apply(builder).host_network(match self.host_network {
             HostNetworkOption::Loopback => HostNetwork::Loopback,
             HostNetworkOption::Tun => HostNetwork::Tun,

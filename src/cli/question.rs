@@ -41,6 +41,10 @@ pub(crate) async fn list(cluster: &ClusterName, resource: &str, query: &str, acc
     remote.get(&format!("{GROUP}/{resource}?{query}"), accept).await.map_err(remote::explain)
 }
 
+/// Kinds of policies that questions can be asked about.
+const POLICY_KINDS: [&str; 4] =
+    ["NetworkPolicy", "ClusterNetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy"];
+
 /// The policies in `files` as the API would store them: checked and with their defaults, by a dry run of applying them. Other
 /// kinds of manifests are left aside.
 pub(crate) async fn policies(cluster: &ClusterName, files: &[PathBuf], namespace: &str) -> Result<Vec<Value>> {
@@ -51,7 +55,7 @@ pub(crate) async fn policies(cluster: &ClusterName, files: &[PathBuf], namespace
     let resources = remote.resources().await?;
     let mut policies = Vec::new();
     for (_, mut manifest) in apply::read(&Files { files: files.to_vec() })? {
-        if !matches!(manifest["kind"].as_str(), Some("NetworkPolicy" | "ClusterNetworkPolicy")) {
+        if !manifest["kind"].as_str().is_some_and(|kind| POLICY_KINDS.contains(&kind)) {
             continue;
         }
         let resource = Remote::of_manifest(&resources, &manifest)?;

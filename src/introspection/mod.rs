@@ -114,11 +114,13 @@ impl Sources {
     }
 
     /// The policies in force and, as if they were applied, these: NetworkPolicies and ClusterNetworkPolicies as the API returns
-    /// them, defaults filled in. `absent`: `namespace/name` or a ClusterNetworkPolicy's name, as if they were deleted.
+    /// them, defaults filled in. `absent`: `namespace/name`, a ClusterNetworkPolicy's name or `adminnetworkpolicy/name`, as if they
+    /// were deleted.
     fn policies(&self, further: &[Value], absent: &[String]) -> Result<PolicyTable, Refusal> {
         let mut table = PolicyTable::clone(&*alive(&self.policy)?.table());
         for name in absent {
             table = match name.split_once('/') {
+                Some(("adminnetworkpolicy" | "baselineadminnetworkpolicy", _)) => table.without_cluster_policy(name),
                 Some((namespace, name)) => table.without_policy(namespace, name),
                 None => table.without_cluster_policy(name),
             };
@@ -129,8 +131,15 @@ impl Sources {
             table = match object["kind"].as_str() {
                 Some("NetworkPolicy") => table.with_policy(&read(object).map_err(unreadable)?),
                 Some("ClusterNetworkPolicy") => table.with_cluster_policy(&read(object).map_err(unreadable)?),
+                Some("AdminNetworkPolicy") => table.with_admin_policy(&read(object).map_err(unreadable)?),
+                Some("BaselineAdminNetworkPolicy") => table.with_baseline_policy(&read(object).map_err(unreadable)?),
                 _ => {
-                    let kinds = ["ClusterNetworkPolicy", "NetworkPolicy"];
+                    let kinds = [
+                        "AdminNetworkPolicy",
+                        "BaselineAdminNetworkPolicy",
+                        "ClusterNetworkPolicy",
+                        "NetworkPolicy",
+                    ];
                     return Err(FieldError::not_supported(format!("{field}.kind"), &object["kind"], &kinds).into());
                 }
             };

@@ -1,13 +1,14 @@
 //! `Reachability`: who can talk to whom, over all pairs of pods: computed, and if wanted measured by real connections.
 
-use super::place::{EPHEMERAL, declared_ports, full_name, on_pod_network, pod_address, port, protocol_name};
+use super::place::{declared_ports, full_name, on_pod_network, pod_address, port, protocol_name};
 use super::{Asker, Question, Refusal, Sources, alive, spec};
 use apiserver::status::FieldError;
 use async_trait::async_trait;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use netstack::{FiveTuple, Host, NewFlow, PortTag, Protocol};
+use netstack::{Host, Protocol};
+use policy::Destination;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
@@ -27,6 +28,8 @@ pub(super) const SCHEMA: &[(&str, &str, &str)] = &[
     ("absent", "strings", "Policies to leave out as if they were deleted. Not with probe."),
 ];
 
+/// So many rows of the matrix are computed before others may go on.
+const SOURCES_AT_ONCE: usize = 512;
 /// A pair that has not answered by then counts as cut off: every hop is within this process.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Probes at a time.
@@ -100,13 +103,16 @@ impl Question for Reachability {
             columns.extend(ports.into_iter().map(column));
         }
         let unenforced = sources.profile.warning();
+        let sources_of: Vec<IpAddr> = pods.iter().map(|(_, address)| *address).collect();
+        let destination =
+            |column: &Column| Destination { address: column.address, protocol: column.protocol, port: column.port };
+        let to: Vec<Destination> = columns.iter().map(destination).collect();
         let mut rows = Vec::new();
-        for (_, source) in &pods {
-            let row: Vec<bool> = columns
-                .iter()
-                .map(|column| unenforced.is_some() || table.allows(&flow(*source, column)).is_ok())
-                .collect();
-            rows.push(row);
+        for some in sources_of.chunks(SOURCES_AT_ONCE) {
+            match &unenforced {
+                Some(_) => rows.extend(some.iter().map(|_| vec![true; to.len()])),
+                None => rows.extend(table.matrix(some, &to)),
+            }
             // A large matrix must not keep other requests of this thread waiting.
             tokio::task::yield_now().await;
         }
@@ -139,15 +145,6 @@ impl Question for Reachability {
         }
         Ok(status)
     }
-}
-
-fn flow(source: IpAddr, column: &Column) -> NewFlow {
-    let tuple = FiveTuple {
-        protocol: column.protocol,
-        src: SocketAddr::new(source, EPHEMERAL),
-        dst: SocketAddr::new(column.address, column.port),
-    };
-    NewFlow { original: tuple, translated: tuple, from: PortTag(0), to: PortTag(0) }
 }
 
 /// One character per column: 1 may pass, 0 may not.

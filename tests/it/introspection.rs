@@ -256,7 +256,7 @@ async fn a_question_that_makes_no_sense_is_refused_with_the_field() {
         422 PolicyReview.net.coracle.dev "" is invalid: spec.from: Invalid value: "svc/db": a Service sends nothing; name a pod
         404 pods "nobody" not found
         422 PolicyReview.net.coracle.dev "" is invalid: spec.to: Invalid value: "nothing": no port of this name and protocol is declared; a number from 1 to 65535 always works
-        422 PolicyReview.net.coracle.dev "" is invalid: spec.policies[0].kind: Unsupported value: "Pod": supported values: "ClusterNetworkPolicy", "NetworkPolicy"
+        422 PolicyReview.net.coracle.dev "" is invalid: spec.policies[0].kind: Unsupported value: "Pod": supported values: "AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy", "NetworkPolicy"
         422 Trace.net.coracle.dev "" is invalid: spec.from: Invalid value: "10.0.0.1": must be POD or NAMESPACE/POD
         422 Trace.net.coracle.dev "" is invalid: spec.connect: Forbidden: only TCP connections can be opened; without connect every protocol can be judged
         422 Trace.net.coracle.dev "" is invalid: spec.timeoutSeconds: Invalid value: 0: must be between 1 and 60, inclusive

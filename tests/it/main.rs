@@ -12,6 +12,7 @@ mod introspection;
 mod kubectl;
 mod least_rights;
 mod pods;
+mod policies;
 mod proxy;
 mod reachability_test;
 mod snapshot;
