@@ -12,7 +12,7 @@ use std::sync::Arc;
 const MOST: usize = 64;
 
 /// Two policies that are at odds. The first one counts.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug)]
 pub(crate) struct Conflict {
     pub(crate) tier: &'static str,
     pub(crate) priority: i32,
@@ -46,7 +46,9 @@ impl PolicyTable {
     }
 
     fn everybody(&self) -> Crowd<'_> {
-        Crowd::new(self, self.endpoints.keys().copied().chain(self.nodes.keys().copied()))
+        let mut addresses: Vec<_> = self.endpoints.keys().chain(self.nodes.keys()).copied().collect();
+        addresses.sort_unstable();
+        Crowd::new(self, addresses.into_iter())
     }
 }
 

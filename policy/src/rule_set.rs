@@ -116,6 +116,18 @@ impl RuleSet {
         (0..self.rules.len() as u32).map(|number| self.rule(number))
     }
 
+    /// What the rules do with a flow, if one matches: the action of the first, without looking for the first of several
+    /// that would all accept.
+    pub(crate) fn decision(&self, peer: PeerView<'_>, port: PortView<'_>) -> Option<Action> {
+        if self.actions.is_empty() {
+            let any = |map: &PortMap| map.first(port.protocol, port.port, port.named).is_some();
+            if peer.pod.is_some_and(|pod| self.with_identity(&pod.identity, any)) {
+                return Some(Action::Accept);
+            }
+        }
+        self.first_match(peer, port).map(|number| self.action(number))
+    }
+
     /// The first rule that matches.
     pub(crate) fn first_match(&self, peer: PeerView<'_>, port: PortView<'_>) -> Option<u32> {
         let first = |map: &PortMap| map.first(port.protocol, port.port, port.named);

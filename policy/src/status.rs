@@ -154,7 +154,7 @@ impl TierPolicy {
 /// Tells the API of every table that comes into force.
 pub(crate) async fn run(reports: Reports, mut tables: mpsc::UnboundedReceiver<Told>) {
     let mut policies: BTreeMap<String, TierPolicy> = BTreeMap::new();
-    let mut known: BTreeSet<Conflict> = BTreeSet::new();
+    let mut known: BTreeSet<(String, String)> = BTreeSet::new();
     let mut events = 0u64;
     while let Some(mut told) = tables.recv().await {
         // Only the newest table counts; what has changed until then counts together.
@@ -178,15 +178,17 @@ pub(crate) async fn run(reports: Reports, mut tables: mpsc::UnboundedReceiver<To
                 debug!(policy = policy.name(), %error, "status not written");
             }
         }
-        let conflicts: BTreeSet<Conflict> = told.table.conflicts().into_iter().collect();
-        for conflict in conflicts.difference(&known) {
+        let conflicts = told.table.conflicts();
+        let pair = |conflict: &Conflict| (conflict.first.clone(), conflict.second.clone());
+        // Told once, as long as it lasts.
+        for conflict in conflicts.iter().filter(|conflict| !known.contains(&pair(conflict))) {
             for (name, other) in [(&conflict.first, &conflict.second), (&conflict.second, &conflict.first)] {
                 let Some(policy) = policies.get(name) else { continue };
                 events += 1;
                 tell(&reports, policy, conflict, other, events).await;
             }
         }
-        known = conflicts;
+        known = conflicts.iter().map(pair).collect();
     }
 }
 

@@ -71,12 +71,19 @@ pub(crate) enum Side {
 
 impl Side {
     pub(crate) fn refusal(&self, direction: Direction) -> Option<Reason> {
-        match (self, direction) {
-            (Side::Denied(Tier::NetworkPolicy, ..), Direction::Ingress) => Some(reason::POLICY_DENIED_INGRESS),
-            (Side::Denied(Tier::NetworkPolicy, ..), Direction::Egress) => Some(reason::POLICY_DENIED_EGRESS),
-            (Side::Denied(..), _) => Some(reason::CNP_DENY),
+        match self {
+            Side::Denied(tier, _) => Some(refusal(*tier, direction)),
             _ => None,
         }
+    }
+}
+
+/// The code of a tier's refusal.
+fn refusal(tier: Tier, direction: Direction) -> Reason {
+    match (tier, direction) {
+        (Tier::NetworkPolicy, Direction::Ingress) => reason::POLICY_DENIED_INGRESS,
+        (Tier::NetworkPolicy, Direction::Egress) => reason::POLICY_DENIED_EGRESS,
+        (Tier::Admin | Tier::Baseline, _) => reason::CNP_DENY,
     }
 }
 
@@ -219,8 +226,35 @@ impl PolicyTable {
     /// Whether `flow` may pass, and why not: egress is judged first.
     pub fn allows(&self, flow: &NewFlow) -> Result<(), Reason> {
         let parties = self.parties(flow);
-        let egress = self.egress(&parties).refusal(Direction::Egress);
-        egress.or_else(|| self.ingress(&parties).refusal(Direction::Ingress)).map_or(Ok(()), Err)
+        if parties.own_address {
+            return Ok(());
+        }
+        let Parties { source, destination, port, egress_peer, ingress_peer, .. } = parties;
+        self.permits(source, Direction::Egress, egress_peer, port)?;
+        if parties.own_node { Ok(()) } else { self.permits(destination, Direction::Ingress, ingress_peer, port) }
+    }
+
+    /// [`Self::side`] without the number of the rule: one look-up less where it does not matter which rule allows.
+    fn permits(
+        &self,
+        pod: Option<&Endpoint>,
+        direction: Direction,
+        peer: PeerView<'_>,
+        port: PortView<'_>,
+    ) -> Result<(), Reason> {
+        let Some(pod) = pod else { return Ok(()) };
+        self.with_rules(&pod.identity, |rules| {
+            for (tier, subject) in rules.tiers() {
+                let Some(rules) = subject.rules(direction) else { continue };
+                match rules.decision(peer, port) {
+                    Some(Action::Accept) => return Ok(()),
+                    Some(Action::Deny) => return Err(refusal(tier, direction)),
+                    None if tier == Tier::NetworkPolicy => return Err(refusal(tier, direction)),
+                    Some(Action::Pass) | None => {}
+                }
+            }
+            Ok(())
+        })
     }
 
     /// Who a flow is between: what live packets, explanations and what-if questions are all judged by.
