@@ -51,6 +51,29 @@ async fn a_whole_policy_is_read_back_as_it_was_written() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn rule_12_7_the_policies_of_v1alpha1_are_kept_with_their_protocols_filled_in() {
+    let server = server().await;
+    let group = "/apis/policy.networking.k8s.io/v1alpha1";
+    let rule = json!({"action": "Allow", "from": [{"namespaces": {}}], "ports": [{"portNumber": {"port": 80}}, {"portRange": {"start": 1, "end": 9}}]});
+    let object = |kind: &str, name: &str, spec: Value| {
+        json!({"apiVersion": "policy.networking.k8s.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec})
+    };
+    let admin = json!({"priority": 5, "subject": {"namespaces": {}}, "ingress": [rule]});
+    let admin = object("AdminNetworkPolicy", "a", admin);
+    let created = server.post(&format!("{group}/adminnetworkpolicies?fieldValidation=Strict"), admin).await.created();
+    assert_eq!(created["metadata"]["generation"], 1);
+    assert_eq!(
+        created["spec"]["ingress"][0]["ports"],
+        json!([{"portNumber": {"port": 80, "protocol": "TCP"}}, {"portRange": {"start": 1, "end": 9, "protocol": "TCP"}}])
+    );
+    let baseline = |name: &str| object("BaselineAdminNetworkPolicy", name, json!({"subject": {"namespaces": {}}}));
+    let url = format!("{group}/baselineadminnetworkpolicies?fieldValidation=Strict");
+    server.post(&url, baseline("default")).await.created();
+    server.post(&url, baseline("second")).await.expect(422);
+    server.post(&url, object("BaselineAdminNetworkPolicy", "default", json!({"subject": {}, "priority": 1}))).await.expect(400);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_value_of_a_wrong_type_is_refused_so_that_the_list_can_always_be_read() {
     let server = server().await;
     for (pointer, value, found, field, wanted) in [

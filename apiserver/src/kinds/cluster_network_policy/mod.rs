@@ -355,6 +355,47 @@ mod tests {
     }
 
     #[test]
+    fn rule_12_1_a_policy_has_at_most_25_rules_a_direction_and_a_rule_1_to_25_peers_and_protocols() {
+        let peer = json!({"namespaces": {}});
+        let rule = |peers: usize, protocols: usize| {
+            let protocol = json!({"tcp": {"destinationPort": {"number": 1}}});
+            json!({"action": "Deny", "from": vec![peer.clone(); peers], "protocols": vec![protocol; protocols]})
+        };
+        refused(json!({"ingress": vec![rule(25, 25); 25]}), &[]);
+        let deny = json!({"action": "Deny", "to": [{"namespaces": {}}]});
+        refused(
+            json!({"ingress": [rule(26, 26), rule(0, 0)], "egress": vec![deny; 26]}),
+            &[
+                "spec.ingress[0].from: Too many: 26: must have at most 25 items",
+                "spec.ingress[0].protocols: Too many: 26: must have at most 25 items",
+                "spec.ingress[1].from: Required value: must have at least 1 item",
+                "spec.ingress[1].protocols: Required value: must have at least 1 item",
+                "spec.egress: Too many: 26: must have at most 25 items",
+            ],
+        );
+    }
+
+    #[test]
+    fn rule_12_2_a_name_has_at_most_100_characters_and_a_port_is_one_number_or_one_range() {
+        let port = |port: Value| json!({"action": "Deny", "from": [{"namespaces": {}}], "protocols": [{"udp": {"destinationPort": port}}]});
+        let mut named = port(json!({"number": 1}));
+        named["name"] = "n".repeat(101).into();
+        let two = json!({"action": "Deny", "from": [{"namespaces": {}}], "protocols": [
+            {"tcp": {"destinationPort": {"number": 1}}, "destinationNamedPort": "web"}]});
+        refused(
+            json!({"ingress": [named, port(json!({})), port(json!({"number": 0})), port(json!({"range": {"start": 1, "end": 65536}})), port(json!({"number": 1, "range": {"start": 1, "end": 2}})), two]}),
+            &[
+                "spec.ingress[0].name: Too long: may not be more than 100 bytes",
+                "spec.ingress[1].protocols[0].udp.destinationPort: Invalid value: \"\": must specify exactly one of: number, range",
+                "spec.ingress[2].protocols[0].udp.destinationPort.number: Invalid value: 0: must be between 1 and 65535, inclusive",
+                "spec.ingress[3].protocols[0].udp.destinationPort.range.end: Invalid value: 65536: must be between 1 and 65535, inclusive",
+                "spec.ingress[4].protocols[0].udp.destinationPort: Invalid value: \"\": must specify exactly one of: number, range",
+                "spec.ingress[5].protocols[0]: Invalid value: \"\": must specify exactly one of: tcp, udp, sctp, destinationNamedPort",
+            ],
+        );
+    }
+
+    #[test]
     fn rule_12_6_a_policy_is_shown_with_tier_and_priority() {
         assert_eq!(row_of(GROUP, "ClusterNetworkPolicy", &policy(json!({}))), "p | Admin | 10 | 3h5m");
     }
