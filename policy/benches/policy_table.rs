@@ -190,8 +190,7 @@ async fn live(line: &mut impl FnMut(&str, &dyn Display) -> io::Result<()>) -> io
     let world = world(policies, pods);
     let table = build(&world);
     let allowed = |(src, dst): &(u32, u32)| src != dst && table.allows(&flow(*src, *dst, PORT)).is_ok();
-    let pairs: Vec<(u32, u32)> =
-        (0..).map(|number| pair(number, pods)).filter(allowed).take(CONNECTIONS).collect();
+    let pairs: Vec<(u32, u32)> = (0..).map(|number| pair(number, pods)).filter(allowed).take(CONNECTIONS).collect();
     let live = Live::start(&world).await;
     let (mut with, mut without, mut new) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..=ROUNDS {

@@ -5,8 +5,8 @@
 //! protocols. In reports they have their resource's name before their own, as `adminnetworkpolicy/NAME`.
 
 use crate::cluster_network_policy::{
-    ClusterNetworkPolicySpec, ClusterNetworkPolicyStatus, DestinationPort, EgressPeer, EgressRule, IngressRule, PodPeer,
-    Port, PortRange, ProtocolMatch, compile,
+    ClusterNetworkPolicySpec, ClusterNetworkPolicyStatus, DestinationPort, EgressPeer, EgressRule, IngressRule,
+    PodPeer, Port, PortRange, ProtocolMatch, compile,
 };
 use crate::rule::CompiledPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;

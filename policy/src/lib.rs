@@ -44,9 +44,9 @@ pub mod v1alpha2 {
 
 pub use explain::{DirectionReport, Explanation, NearMiss, PartyReport, RuleReport, Ruling};
 pub use filter::{Denial, Established};
+pub use matrix::Destination;
 pub use status::Reports;
 pub use sync::{ClusterPolicies, Config, Policy, Sources, start, start_with};
-pub use matrix::Destination;
 pub use table::{NodeInfo, PodInfo, PolicyTable};
 
 /// Why a flow is refused: the reason codes that flows, traces and captures show.

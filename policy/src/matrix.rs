@@ -35,8 +35,7 @@ impl PolicyTable {
         let sources = Crowd::new(self, from.iter().copied());
         let destinations = Crowd::new(self, to.iter().map(|destination| destination.address));
         let mut egress = Egress { to, crowd: &destinations, known: HashMap::new() };
-        let rows: Vec<Rc<Bits>> =
-            sources.parties.iter().map(|source| egress.from(self.rules_of(source.pod))).collect();
+        let rows: Vec<Rc<Bits>> = sources.parties.iter().map(|source| egress.from(self.rules_of(source.pod))).collect();
         let columns: Vec<Bits> = to
             .iter()
             .zip(&destinations.parties)
@@ -49,8 +48,7 @@ impl PolicyTable {
             .collect();
         let cells = |(source, row): (&Party<'_>, Rc<Bits>), index: usize| -> Vec<bool> {
             let cell = |(number, (column, party)): (usize, (&Bits, &Party<'_>))| {
-                is_own_address(source, party)
-                    || (row.has(number) && (column.has(index) || is_own_node(source, party)))
+                is_own_address(source, party) || (row.has(number) && (column.has(index) || is_own_node(source, party)))
             };
             columns.iter().zip(&destinations.parties).enumerate().map(cell).collect()
         };

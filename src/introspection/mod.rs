@@ -134,12 +134,8 @@ impl Sources {
                 Some("AdminNetworkPolicy") => table.with_admin_policy(&read(object).map_err(unreadable)?),
                 Some("BaselineAdminNetworkPolicy") => table.with_baseline_policy(&read(object).map_err(unreadable)?),
                 _ => {
-                    let kinds = [
-                        "AdminNetworkPolicy",
-                        "BaselineAdminNetworkPolicy",
-                        "ClusterNetworkPolicy",
-                        "NetworkPolicy",
-                    ];
+                    let kinds =
+                        ["AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy", "NetworkPolicy"];
                     return Err(FieldError::not_supported(format!("{field}.kind"), &object["kind"], &kinds).into());
                 }
             };

@@ -33,11 +33,8 @@ const ADMIN: Rules = Rules {
     named_port: "namedPort",
     port_errors,
 };
-const BASELINE: Rules = Rules {
-    actions: &["Allow", "Deny"],
-    destinations: &["namespaces", "pods", "nodes", "networks"],
-    ..ADMIN
-};
+const BASELINE: Rules =
+    Rules { actions: &["Allow", "Deny"], destinations: &["namespaces", "pods", "nodes", "networks"], ..ADMIN };
 
 /// A port is one of TCP.
 pub(super) fn default(_: &ResourceKind, policy: &mut Value) {
@@ -67,7 +64,8 @@ pub(super) fn baseline_errors(kind: &ResourceKind, policy: &Value, old: Option<&
     let mut errors = metadata::errors(kind, policy, old);
     let name = text(policy, "/metadata/name");
     if !name.is_empty() && name != SINGLETON {
-        let detail = "Only one baseline admin network policy with metadata.name=\"default\" can be created in the cluster";
+        let detail =
+            "Only one baseline admin network policy with metadata.name=\"default\" can be created in the cluster";
         errors.push(invalid("metadata.name", name, detail));
     }
     BASELINE.errors(policy, &mut errors);
@@ -252,9 +250,7 @@ mod tests {
 
     #[test]
     fn rule_12_7_a_port_is_a_number_a_range_or_a_name() {
-        let rule = |ports: Value| {
-            json!({"priority": 1, "egress": [{"action": "Deny", "to": [{"networks": ["10.0.0.0/8"]}], "ports": ports}]})
-        };
+        let rule = |ports: Value| json!({"priority": 1, "egress": [{"action": "Deny", "to": [{"networks": ["10.0.0.0/8"]}], "ports": ports}]});
         refused(
             "AdminNetworkPolicy",
             "a",
@@ -269,7 +265,8 @@ mod tests {
                 "spec.egress[0].ports[3]: Invalid value: \"\": must specify exactly one of: portNumber, portRange, namedPort",
             ],
         );
-        let most = json!({"priority": 1, "ingress": vec![json!({"action": "Deny", "from": [{"namespaces": {}}]}); 101]});
+        let most =
+            json!({"priority": 1, "ingress": vec![json!({"action": "Deny", "from": [{"namespaces": {}}]}); 101]});
         refused("AdminNetworkPolicy", "a", most, &["spec.ingress: Too many: 101: must have at most 100 items"]);
     }
 

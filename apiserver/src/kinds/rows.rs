@@ -3,9 +3,9 @@
 use super::allocation::Allocator;
 use super::table::{name_and_age, name_and_creation};
 use super::{
-    admin_network_policy, autoscaling, batch, cluster_network_policy, config, definition, devices, endpoints, event, extensions,
-    flow_control, ingress, limits, misc, network_policy, node, pod, quota, rbac, service, signing_request, storage,
-    volumes, warnings, workload,
+    admin_network_policy, autoscaling, batch, cluster_network_policy, config, definition, devices, endpoints, event,
+    extensions, flow_control, ingress, limits, misc, network_policy, node, pod, quota, rbac, service, signing_request,
+    storage, volumes, warnings, workload,
 };
 use crate::registry::{Column, NameRule, ResourceKind};
 use std::sync::Arc;

@@ -55,9 +55,7 @@ async fn rule_12_7_the_policies_of_v1alpha1_are_kept_with_their_protocols_filled
     let server = server().await;
     let group = "/apis/policy.networking.k8s.io/v1alpha1";
     let rule = json!({"action": "Allow", "from": [{"namespaces": {}}], "ports": [{"portNumber": {"port": 80}}, {"portRange": {"start": 1, "end": 9}}]});
-    let object = |kind: &str, name: &str, spec: Value| {
-        json!({"apiVersion": "policy.networking.k8s.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec})
-    };
+    let object = |kind: &str, name: &str, spec: Value| json!({"apiVersion": "policy.networking.k8s.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
     let admin = json!({"priority": 5, "subject": {"namespaces": {}}, "ingress": [rule]});
     let admin = object("AdminNetworkPolicy", "a", admin);
     let created = server.post(&format!("{group}/adminnetworkpolicies?fieldValidation=Strict"), admin).await.created();
@@ -70,7 +68,10 @@ async fn rule_12_7_the_policies_of_v1alpha1_are_kept_with_their_protocols_filled
     let url = format!("{group}/baselineadminnetworkpolicies?fieldValidation=Strict");
     server.post(&url, baseline("default")).await.created();
     server.post(&url, baseline("second")).await.expect(422);
-    server.post(&url, object("BaselineAdminNetworkPolicy", "default", json!({"subject": {}, "priority": 1}))).await.expect(400);
+    server
+        .post(&url, object("BaselineAdminNetworkPolicy", "default", json!({"subject": {}, "priority": 1})))
+        .await
+        .expect(400);
 }
 
 #[tokio::test(start_paused = true)]

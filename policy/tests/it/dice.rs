@@ -62,7 +62,8 @@ impl Dice {
 
     fn peer(&mut self) -> Value {
         if self.one_in(3) {
-            let cidrs = ["10.244.0.0/16", "10.244.1.0/24", "10.244.0.0/22", "0.0.0.0/0", "203.0.113.0/24", "::/0", "fd00::/64"];
+            let cidrs =
+                ["10.244.0.0/16", "10.244.1.0/24", "10.244.0.0/22", "0.0.0.0/0", "203.0.113.0/24", "::/0", "fd00::/64"];
             let cidr = *self.pick(&cidrs);
             let mut block = json!({ "cidr": cidr });
             if self.one_in(2) {
@@ -171,8 +172,7 @@ impl Dice {
     fn admin_rule(&mut self, peers: &str, actions: &[&str]) -> Value {
         let mut rule = json!({ "action": *self.pick(actions) });
         let count = 1 + self.up_to(1);
-        rule[peers] =
-            (0..count).map(|_| if peers == "to" { self.destination() } else { self.pod_peer() }).collect();
+        rule[peers] = (0..count).map(|_| if peers == "to" { self.destination() } else { self.pod_peer() }).collect();
         if self.one_in(2) {
             let count = 1 + self.up_to(1);
             rule["ports"] = (0..count)
@@ -180,7 +180,9 @@ impl Dice {
                     let protocol = *self.pick(&["TCP", "TCP", "UDP", "SCTP"]);
                     match self.up_to(2) {
                         0 => json!({ "portNumber": { "protocol": protocol, "port": *self.pick(&[53, 80, 8080]) } }),
-                        1 => json!({ "portRange": { "protocol": protocol, "start": 50, "end": *self.pick(&[80, 90]) } }),
+                        1 => {
+                            json!({ "portRange": { "protocol": protocol, "start": 50, "end": *self.pick(&[80, 90]) } })
+                        }
                         _ => json!({ "namedPort": *self.pick(&["http", "dns"]) }),
                     }
                 })
@@ -214,11 +216,7 @@ impl Dice {
     fn cluster_rule(&mut self, peers: &str) -> Value {
         let mut rule = json!({ "action": *self.pick(&["Accept", "Deny", "Pass"]) });
         let count = 1 + self.up_to(1);
-        rule[peers] = (0..count)
-            .map(|_| {
-                if peers == "to" { self.destination() } else { self.pod_peer() }
-            })
-            .collect();
+        rule[peers] = (0..count).map(|_| if peers == "to" { self.destination() } else { self.pod_peer() }).collect();
         if self.one_in(2) {
             let count = 1 + self.up_to(1);
             rule["protocols"] = (0..count).map(|_| self.protocol_match()).collect();
@@ -256,7 +254,8 @@ impl Dice {
         if self.one_in(4) {
             // A sidecar has ports too; another init container has ended when they would count.
             let policy = if self.one_in(2) { json!("Always") } else { Value::Null };
-            let container = json!({ "name": "first", "restartPolicy": policy, "ports": [{ "name": "dns", "containerPort": 90 }] });
+            let container =
+                json!({ "name": "first", "restartPolicy": policy, "ports": [{ "name": "dns", "containerPort": 90 }] });
             spec.init_containers = Some(vec![serde_json::from_value(container).expect("a Container")]);
         }
         if self.one_in(8) {
@@ -305,10 +304,15 @@ impl Dice {
         let sent = FiveTuple { protocol, src: SocketAddr::new(src, 40_000), dst: SocketAddr::new(dst, port) };
         let mut flow = NewFlow { original: sent, translated: sent, from: PortTag(1), to: PortTag(2) };
         if self.one_in(3) {
-            flow.original.dst = if src.is_ipv4() { "10.96.0.7:80" } else { "[fd00:96::7]:80" }.parse().expect("an address");
+            flow.original.dst =
+                if src.is_ipv4() { "10.96.0.7:80" } else { "[fd00:96::7]:80" }.parse().expect("an address");
             if src == dst || self.one_in(2) {
                 let gateways: [[u8; 4]; 2] = [[172, 18, 0, 2], [172, 18, 0, 3]];
-                let seen = if src.is_ipv4() { IpAddr::from(*self.pick(&gateways)) } else { "fd00:18::2".parse().expect("an address") };
+                let seen = if src.is_ipv4() {
+                    IpAddr::from(*self.pick(&gateways))
+                } else {
+                    "fd00:18::2".parse().expect("an address")
+                };
                 flow.translated.src = SocketAddr::new(seen, 50_000);
             }
         }

@@ -100,7 +100,10 @@ async fn change(dice: &mut Dice, world: &mut World, net: &Net) {
             world.pods.retain(|(known, _)| {
                 (&known.metadata.namespace, &known.metadata.name) != (&next.metadata.namespace, &next.metadata.name)
             });
-            if dice.one_in(2) && next.spec.as_ref().and_then(|spec| spec.host_network) != Some(true) && ips[0].to_string().starts_with("10.") {
+            if dice.one_in(2)
+                && next.spec.as_ref().and_then(|spec| spec.host_network) != Some(true)
+                && ips[0].to_string().starts_with("10.")
+            {
                 next_ips = ips;
             }
             next.metadata.uid = Some(format!("uid-{number}"));
@@ -202,7 +205,11 @@ async fn rule_13_2_packets_meet_what_the_matrix_says_for_200_random_sets_of_poli
         let probed = join_all(probes).await;
         for (number, (computed, probed)) in computed.iter().flatten().zip(probed).enumerate() {
             let (from, to) = (addresses[number / to.len()], to[number % to.len()]);
-            assert_eq!(*computed, probed, "seed {seed}: {from} → {to:?}\n{:#?}\n{:#?}", world.policies, world.cluster_policies);
+            assert_eq!(
+                *computed, probed,
+                "seed {seed}: {from} → {to:?}\n{:#?}\n{:#?}",
+                world.policies, world.cluster_policies
+            );
             cells[usize::from(probed)] += 1;
         }
     }

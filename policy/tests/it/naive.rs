@@ -66,7 +66,8 @@ impl World {
             (Some(source), Some(destination)) => std::ptr::eq(source, destination),
             _ => false,
         };
-        let is_own = |address: IpAddr| self.pod(address).is_some_and(|pod| source.is_some_and(|me| std::ptr::eq(me, pod)));
+        let is_own =
+            |address: IpAddr| self.pod(address).is_some_and(|pod| source.is_some_and(|me| std::ptr::eq(me, pod)));
         if same_pod && is_own(flow.original.dst.ip()) {
             return (true, true); // its own address
         }
@@ -135,10 +136,14 @@ impl World {
         let mut policies: Vec<(i32, String, Vec<TierRule>)> = Vec::new();
         for policy in self.cluster_policies.iter().filter(|policy| policy.spec.tier == tier) {
             let spec = &policy.spec;
-            let received =
-                spec.ingress.iter().map(|rule| (rule.action.clone(), wide(&rule.from), Ports::New(rule.protocols.clone())));
-            let sent =
-                spec.egress.iter().map(|rule| (rule.action.clone(), rule.to.clone(), Ports::New(rule.protocols.clone())));
+            let received = spec
+                .ingress
+                .iter()
+                .map(|rule| (rule.action.clone(), wide(&rule.from), Ports::New(rule.protocols.clone())));
+            let sent = spec
+                .egress
+                .iter()
+                .map(|rule| (rule.action.clone(), rule.to.clone(), Ports::New(rule.protocols.clone())));
             let rules = if ingress { received.collect() } else { sent.collect() };
             if self.is_of(&spec.subject, pod) {
                 policies.push((spec.priority, policy.metadata.name.clone().expect("a name"), rules));

@@ -145,7 +145,8 @@ async fn rule_11_3_replies_and_related_icmp_follow_the_connection_of_an_isolated
     let net = net(Denial::Drop);
     let db = net.pod("default/db", "app=db", "10.244.1.2").await;
     let client = net.pod("default/client", "app=client", "10.244.1.4").await;
-    net.apply(network_policy("deny", "{ podSelector: { matchLabels: { app: client } }, policyTypes: [Ingress] }")).await;
+    net.apply(network_policy("deny", "{ podSelector: { matchLabels: { app: client } }, policyTypes: [Ingress] }"))
+        .await;
     assert!(connects(&client, "10.244.1.2:80").await);
     assert!(!connects(&db, "10.244.1.4:80").await);
     // Nobody listens: the refusal comes back as an ICMP error, which belongs to the flow.

@@ -75,8 +75,8 @@ fn rule_13_1_the_explanation_agrees_with_the_verdict_in_each_direction() {
 
 #[test]
 fn rule_13_2_the_matrix_says_of_every_pair_what_its_verdict_says() {
-    let outside: [IpAddr; 4] =
-        ["203.0.113.7", "172.18.0.2", "2001:db8::9", "10.244.1.200"].map(|address| address.parse().expect("an address"));
+    let outside: [IpAddr; 4] = ["203.0.113.7", "172.18.0.2", "2001:db8::9", "10.244.1.200"]
+        .map(|address| address.parse().expect("an address"));
     for seed in 0..150 {
         let mut dice = Dice::of(seed);
         let world = dice.world();

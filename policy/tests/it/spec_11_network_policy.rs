@@ -341,9 +341,18 @@ fn rule_11_6_overlapping_exceptions_take_away_what_any_of_them_names() {
 
 #[test]
 fn rule_11_6_ten_thousand_blocks_are_each_obeyed() {
-    let block = |number: u32| format!("{{ ipBlock: {{ cidr: 20.{}.{}.0/24, except: [20.{}.{}.128/25] }} }}", number / 200, number % 200, number / 200, number % 200);
+    let block = |number: u32| {
+        format!(
+            "{{ ipBlock: {{ cidr: 20.{}.{}.0/24, except: [20.{}.{}.128/25] }} }}",
+            number / 200,
+            number % 200,
+            number / 200,
+            number % 200
+        )
+    };
     let blocks: Vec<String> = (0..10_000).map(block).collect();
-    let net = cluster().policy("p", &format!("{{ podSelector: {{}}, ingress: [{{ from: [{}] }}] }}", blocks.join(", ")));
+    let net =
+        cluster().policy("p", &format!("{{ podSelector: {{}}, ingress: [{{ from: [{}] }}] }}", blocks.join(", ")));
     let table = net.table();
     for number in (0..10_000).step_by(37) {
         let (high, low) = (number / 200, number % 200);
@@ -358,7 +367,8 @@ fn rule_11_6_ten_thousand_blocks_are_each_obeyed() {
 
 #[test]
 fn rule_11_2_a_policy_that_selects_nobody_changes_nothing() {
-    let net = cluster().policy("p", "{ podSelector: { matchLabels: { app: nobody } }, policyTypes: [Ingress, Egress] }");
+    let net =
+        cluster().policy("p", "{ podSelector: { matchLabels: { app: nobody } }, policyTypes: [Ingress, Egress] }");
     net.check(Accept, "web/front", "default/db:80");
     net.check(Accept, "default/db", "8.8.8.8:443");
     // And one whose peers are nobody allows nobody.

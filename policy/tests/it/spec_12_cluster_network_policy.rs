@@ -70,7 +70,9 @@ fn rule_12_3_networks_match_addresses_pods_included() {
 
 #[test]
 fn rule_12_3_what_is_unknown_fails_closed() {
-    for unknown in ["{ domainNames: [example.com] }", "{ planets: {} }", "{ networks: [nowhere] }", "{ nodes: {}, networks: [] }"] {
+    for unknown in
+        ["{ domainNames: [example.com] }", "{ planets: {} }", "{ networks: [nowhere] }", "{ nodes: {}, networks: [] }"]
+    {
         let rule = |action: &str| format!("{{ action: {action}, to: [{EVERYBODY}, {unknown}] }}");
         let deny = egress("Admin", 2, "{ action: Deny, to: [{ namespaces: {} }] }");
         let accept = cluster().cluster_policy("a", &egress("Admin", 1, &rule("Accept"))).cluster_policy("b", &deny);
@@ -159,7 +161,9 @@ fn rule_12_3_an_empty_selector_means_all_pods_and_none_of_the_host_network() {
         let net = cluster().host_network_pod("default/agent", "app=agent", "172.18.0.3");
         net.cluster_policy("deny", &ingress("Admin", 1, &format!("{{ action: Deny, from: [{peer}] }}")))
     };
-    for everybody in [EVERYBODY, "{ pods: { namespaceSelector: {}, podSelector: {} } }", "{ pods: { podSelector: {} } }"] {
+    for everybody in
+        [EVERYBODY, "{ pods: { namespaceSelector: {}, podSelector: {} } }", "{ pods: { podSelector: {} } }"]
+    {
         deny(everybody).check(DenyCluster, "web/front", "default/db:80");
         deny(everybody).check(Accept, "172.18.0.3", "default/db:80");
         deny(everybody).check(Accept, "8.8.8.8", "default/db:80");
@@ -180,12 +184,20 @@ fn rule_12_3_nodes_are_matched_by_their_labels_at_the_addresses_of_their_status(
     gpu.check(Accept, "default/db", "172.18.0.2:22");
     gpu.check(Accept, "default/db", "web/front:80");
     net("{}").check(DenyCluster, "default/db", "172.18.0.2:22");
-    let ports = egress("Admin", 1, "{ action: Deny, to: [{ nodes: {} }], protocols: [{ tcp: { destinationPort: { number: 6443 } } }] }");
+    let ports = egress(
+        "Admin",
+        1,
+        "{ action: Deny, to: [{ nodes: {} }], protocols: [{ tcp: { destinationPort: { number: 6443 } } }] }",
+    );
     let ports = cluster().cluster_policy("deny", &ports);
     ports.check(DenyCluster, "default/db", "172.18.0.2:6443");
     ports.check(Accept, "default/db", "172.18.0.2:22");
     let why = net("{ matchLabels: { pool: gpu } }");
-    let accept = egress("Admin", 1, "{ action: Accept, to: [{ nodes: { matchLabels: { pool: gpu } } }] }, { action: Deny, to: [{ networks: [0.0.0.0/0] }] }");
+    let accept = egress(
+        "Admin",
+        1,
+        "{ action: Accept, to: [{ nodes: { matchLabels: { pool: gpu } } }] }, { action: Deny, to: [{ networks: [0.0.0.0/0] }] }",
+    );
     let side = why.cluster_policy("deny", &accept).explain("default/db", "172.18.0.2:22").egress;
     let misses: Vec<&str> = side.near_misses.iter().map(|miss| miss.problem.as_str()).collect();
     assert_eq!(misses, ["node label `pool=gpu` is missing on `node-1`"]);
@@ -194,7 +206,8 @@ fn rule_12_3_nodes_are_matched_by_their_labels_at_the_addresses_of_their_status(
 #[test]
 fn rule_12_7_an_admin_network_policy_is_of_tier_admin_and_a_baseline_of_tier_baseline_with_priority_0() {
     let deny = "{ action: Deny, from: [{ namespaces: { matchLabels: { team: web } } }] }";
-    let admin = |priority: u16, rules: &str| format!("{{ priority: {priority}, subject: {EVERYBODY}, ingress: [{rules}] }}");
+    let admin =
+        |priority: u16, rules: &str| format!("{{ priority: {priority}, subject: {EVERYBODY}, ingress: [{rules}] }}");
     let baseline = format!("{{ subject: {EVERYBODY}, ingress: [{deny}] }}");
     let allow_all = "{ podSelector: { matchLabels: { app: db } }, ingress: [{}] }";
     let net = cluster().admin_policy("a", &admin(1, deny)).policy("np", allow_all);
@@ -217,7 +230,9 @@ fn rule_12_7_an_admin_network_policy_is_of_tier_admin_and_a_baseline_of_tier_bas
 #[test]
 fn rule_12_7_ports_are_numbers_ranges_and_names() {
     let net = |ports: &str| {
-        let spec = format!("{{ priority: 1, subject: {EVERYBODY}, egress: [{{ action: Deny, to: [{EVERYBODY}], ports: [{ports}] }}] }}");
+        let spec = format!(
+            "{{ priority: 1, subject: {EVERYBODY}, egress: [{{ action: Deny, to: [{EVERYBODY}], ports: [{ports}] }}] }}"
+        );
         cluster().admin_policy("a", &spec)
     };
     let number = net("{ portNumber: { protocol: UDP, port: 53 } }");
@@ -231,7 +246,8 @@ fn rule_12_7_ports_are_numbers_ranges_and_names() {
     named.check(DenyCluster, "default/db", "default/api:8080");
     named.check(DenyCluster, "default/db", "default/api-2:9090");
     named.check(Accept, "default/db", "default/api:9090");
-    for unknown in ["{}", "{ portNumber: { protocol: QUIC, port: 1 } }", "{ portNumber: { port: 1 }, namedPort: http }"] {
+    for unknown in ["{}", "{ portNumber: { protocol: QUIC, port: 1 } }", "{ portNumber: { port: 1 }, namedPort: http }"]
+    {
         net(unknown).check(DenyCluster, "default/db", "default/api:ICMP"); // a Deny with it denies everything
     }
 }

@@ -111,15 +111,50 @@ fn rule_13_1_a_near_miss_names_the_one_thing_that_is_in_the_way() {
     let from = |peer: &str| format!("{{ from: [{peer}] }}");
     //   rule                                                             from          to                  what is in the way
     for (rule, source, to, problem) in [
-        ("{ ports: [{ port: 8080 }] }".to_owned(), "web/front", "default/db:8081", "port 8081/TCP is not in [8080/TCP]"),
+        (
+            "{ ports: [{ port: 8080 }] }".to_owned(),
+            "web/front",
+            "default/db:8081",
+            "port 8081/TCP is not in [8080/TCP]",
+        ),
         ("{ ports: [{ port: http }] }".to_owned(), "web/front", "default/db:80", "port 80/TCP is not in [http/TCP]"),
-        ("{ ports: [{ protocol: UDP }] }".to_owned(), "web/front", "default/db:ICMP", "ICMP has no ports, and the rule names ports: [UDP]"),
+        (
+            "{ ports: [{ protocol: UDP }] }".to_owned(),
+            "web/front",
+            "default/db:ICMP",
+            "ICMP has no ports, and the rule names ports: [UDP]",
+        ),
         (from("{ ipBlock: { cidr: 10.0.0.0/8 } }"), "8.8.8.8", "default/db:80", "8.8.8.8 is not in 10.0.0.0/8"),
-        (from("{ podSelector: {} }"), "8.8.8.8", "default/db:80", "8.8.8.8 is seen as an address, and selectors match only pods"),
-        (from("{ podSelector: { matchLabels: { app: api } } }"), "default/db", "default/api:80", "pod label `app` of `default/db` is `db`, not `api`"),
-        (from("{ podSelector: { matchExpressions: [{ key: tier, operator: Exists }] } }"), "default/db", "default/api:80", "pod label `tier` is missing on `default/db`"),
-        (from("{ podSelector: { matchExpressions: [{ key: app, operator: NotIn, values: [db] }] } }"), "default/db", "default/api:80", "pod label `app` of `default/db` is `db`, which is in [db]"),
-        (from("{ namespaceSelector: { matchExpressions: [{ key: team, operator: DoesNotExist }] } }"), "web/api", "default/api:80", "namespace label `team` is set on `web`"),
+        (
+            from("{ podSelector: {} }"),
+            "8.8.8.8",
+            "default/db:80",
+            "8.8.8.8 is seen as an address, and selectors match only pods",
+        ),
+        (
+            from("{ podSelector: { matchLabels: { app: api } } }"),
+            "default/db",
+            "default/api:80",
+            "pod label `app` of `default/db` is `db`, not `api`",
+        ),
+        (
+            from("{ podSelector: { matchExpressions: [{ key: tier, operator: Exists }] } }"),
+            "default/db",
+            "default/api:80",
+            "pod label `tier` is missing on `default/db`",
+        ),
+        (
+            from("{ podSelector: { matchExpressions: [{ key: app, operator: NotIn, values: [db] }] } }"),
+            "default/db",
+            "default/api:80",
+            "pod label `app` of `default/db` is `db`, which is in [db]",
+        ),
+        (
+            from("{ namespaceSelector: { matchExpressions: [{ key: team, operator: DoesNotExist }] } }"),
+            "web/api",
+            "default/api:80",
+            "namespace label `team` is set on `web`",
+        ),
         // Two things in the way are no near miss.
         ("{ from: [{ podSelector: {} }], ports: [{ port: 1 }] }".to_owned(), "web/front", "default/db:80", ""),
     ] {
