@@ -11,6 +11,7 @@ use crate::flow_log::{FlowChange, FlowEnd, FlowLog, Seen};
 use crate::network::FlowInfo;
 use crate::packet::{Header, flag};
 use crate::port::PortId;
+use crate::timeouts::{CLASSES, Class, EVICTABLE, Timeouts};
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -37,39 +38,11 @@ pub(crate) enum Judgement {
     Rejected(Reason),
 }
 
-/// How long a flow may be silent before it is forgotten.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
-    Closing,
-    Denied,
-    Unreplied,
-    Echo,
-    Handshake,
-    SynSent,
-    Stream,
-    Sctp,
-    HalfClosed,
-    Established,
-}
-
-const CLASSES: [(Class, Duration); 10] = [
-    (Class::Closing, Duration::from_secs(10)),
-    (Class::Denied, Duration::from_secs(30)),
-    (Class::Unreplied, Duration::from_secs(30)),
-    (Class::Echo, Duration::from_secs(30)),
-    (Class::Handshake, Duration::from_secs(60)),
-    (Class::SynSent, Duration::from_secs(120)),
-    (Class::Stream, Duration::from_secs(120)),
-    (Class::Sctp, Duration::from_secs(210)),
-    (Class::HalfClosed, Duration::from_secs(3600)),
-    (Class::Established, Duration::from_secs(24 * 3600)),
-];
-
 /// Lookups are exact about time; giving memory back may wait for company.
 const SLACK: Duration = Duration::from_secs(1);
 
-/// The classes that give way to a new flow when the table is full, first the least regretted.
-const EVICTABLE: usize = 6;
+/// Entries of a queue whose flow has moved on are swept out when there are more of them than of live ones and this.
+const STALE: usize = 1024;
 
 /// One tracked flow.
 #[derive(Debug)]
@@ -178,7 +151,7 @@ impl Flow {
             return Class::Denied;
         }
         match self.original.protocol {
-            protocol::TCP if self.is_closing() => Class::Closing,
+            protocol::TCP | protocol::SCTP if self.is_closing() => Class::Closing,
             protocol::TCP if !self.replied => Class::SynSent,
             protocol::TCP if !self.confirmed => Class::Handshake,
             protocol::TCP if self.fins != [false; 2] => Class::HalfClosed,
@@ -190,12 +163,8 @@ impl Flow {
         }
     }
 
-    fn timeout(&self) -> Duration {
-        CLASSES[self.class as usize].1
-    }
-
-    fn is_expired(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.last_seen) >= self.timeout()
+    fn is_expired(&self, now: Instant, timeouts: &Timeouts) -> bool {
+        now.saturating_duration_since(self.last_seen) >= timeouts.of(self.class)
     }
 
     pub(crate) fn info(&self, now: Instant) -> FlowInfo {
@@ -219,8 +188,12 @@ impl Flow {
 pub(crate) struct FlowTable {
     flows: Arena<Flow>,
     keys: Map<FlowKey, (FlowId, Direction)>,
-    /// Per class, flows in the order of the time at which they were last looked at.
+    /// Per class, flows in the order of the time at which they were last looked at. A flow that moves on to another class
+    /// leaves its entry behind.
     queues: [VecDeque<(Instant, FlowId)>; CLASSES.len()],
+    /// How many flows each class has.
+    live: [usize; CLASSES.len()],
+    timeouts: Timeouts,
     /// When the first flow may fall due.
     earliest: Option<Instant>,
     capacity: usize,
@@ -234,6 +207,8 @@ impl FlowTable {
             flows: Arena::new(),
             keys: Map::with_hasher(Seeded(seed)),
             queues: Default::default(),
+            live: [0; CLASSES.len()],
+            timeouts: Timeouts::default(),
             earliest: None,
             capacity,
             denied: 0,
@@ -244,11 +219,17 @@ impl FlowTable {
     /// The live flow that has `key` in one of its directions.
     pub(crate) fn lookup(&mut self, key: &FlowKey, now: Instant) -> Option<(FlowId, Direction)> {
         let (id, direction) = *self.keys.get(key)?;
-        if self.flows.get(id)?.is_expired(now) {
+        if self.flows.get(id)?.is_expired(now, &self.timeouts) {
             self.remove(id);
             return None;
         }
         Some((id, direction))
+    }
+
+    /// Changes how long flows are remembered, those that are there included.
+    pub(crate) fn set_timeouts(&mut self, timeouts: Timeouts, now: Instant) {
+        self.timeouts = timeouts;
+        self.expire(now);
     }
 
     pub(crate) fn get_mut(&mut self, id: FlowId) -> Option<&mut Flow> {
@@ -258,6 +239,16 @@ impl FlowTable {
     /// Whether a live flow has that key.
     pub(crate) fn is_taken(&mut self, key: &FlowKey, now: Instant) -> bool {
         self.lookup(key, now).is_some()
+    }
+
+    /// Makes room for a new connection where one has ended (RFC 6191): forgets it. Whether `key` is free now.
+    pub(crate) fn reuse(&mut self, key: &FlowKey, now: Instant) -> bool {
+        let Some((id, _)) = self.lookup(key, now) else { return true };
+        let is_over = self.flows.get(id).is_some_and(Flow::is_closing);
+        if is_over {
+            self.remove(id);
+        }
+        is_over
     }
 
     /// Installs both directions. `None` if the table is full of flows that are alive.
@@ -285,11 +276,18 @@ impl FlowTable {
     }
 
     fn enqueue(&mut self, class: Class, since: Instant, id: FlowId) {
-        let due = since + CLASSES[class as usize].1 + SLACK;
+        let due = since + self.timeouts.of(class) + SLACK;
         if self.earliest.is_none_or(|earliest| due < earliest) {
             self.earliest = Some(due);
         }
-        self.queues[class as usize].push_back((since, id));
+        let (live, queue) = (&mut self.live[class as usize], &mut self.queues[class as usize]);
+        *live += 1;
+        queue.push_back((since, id));
+        if queue.len() > 2 * *live + STALE {
+            // Behind one idle connection the entries of all that came and went would wait for a day.
+            let flows = &self.flows;
+            queue.retain(|(_, id)| flows.get(*id).is_some_and(|flow| flow.class == class));
+        }
     }
 
     /// Puts a flow that changed its state into the queue of its new timeout.
@@ -297,8 +295,9 @@ impl FlowTable {
         if let Some(flow) = self.flows.get_mut(id) {
             let class = flow.class();
             if class != flow.class {
-                flow.class = class;
+                let before = std::mem::replace(&mut flow.class, class);
                 let since = flow.last_seen;
+                self.live[before as usize] -= 1;
                 self.enqueue(class, since, id);
             }
         }
@@ -312,6 +311,7 @@ impl FlowTable {
             }
         }
         self.denied -= usize::from(!flow.was_accepted);
+        self.live[flow.class as usize] -= 1;
         if flow.was_accepted && !flow.is_closing() {
             let change = FlowChange::Ended(FlowEnd::Forgotten);
             self.log.flow(&flow, Seen { change, direction: Direction::Original, flags: 0 });
@@ -333,15 +333,15 @@ impl FlowTable {
 
     /// Forgets what has been silent for too long.
     pub(crate) fn expire(&mut self, now: Instant) {
-        for (index, (class, timeout)) in CLASSES.iter().enumerate() {
+        for (index, class) in CLASSES.iter().enumerate() {
             while let Some((since, id)) = self.queues[index].front().copied() {
                 let Some(flow) = self.flows.get(id).filter(|flow| flow.class == *class) else {
                     self.queues[index].pop_front();
                     continue;
                 };
-                if flow.is_expired(now) {
+                if flow.is_expired(now, &self.timeouts) {
                     self.remove(id);
-                } else if now.saturating_duration_since(since) >= *timeout {
+                } else if now.saturating_duration_since(since) >= self.timeouts.of(*class) {
                     let seen = flow.last_seen;
                     self.queues[index].push_back((seen, id));
                 } else {
@@ -350,8 +350,8 @@ impl FlowTable {
                 self.queues[index].pop_front();
             }
         }
-        let due = |(index, (_, timeout)): (usize, &(Class, Duration))| {
-            self.queues[index].front().map(|(since, _)| *since + *timeout + SLACK)
+        let due = |(index, class): (usize, &Class)| {
+            self.queues[index].front().map(|(since, _)| *since + self.timeouts.of(*class) + SLACK)
         };
         self.earliest = CLASSES.iter().enumerate().filter_map(due).min();
     }
@@ -362,7 +362,7 @@ impl FlowTable {
     }
 
     fn evict(&mut self) -> bool {
-        for (index, (class, _)) in CLASSES.iter().enumerate().take(EVICTABLE) {
+        for (index, class) in CLASSES.iter().enumerate().take(EVICTABLE) {
             while let Some((_, id)) = self.queues[index].pop_front() {
                 if self.flows.get(id).is_some_and(|flow| flow.class == *class) {
                     self.remove(id);
@@ -373,9 +373,10 @@ impl FlowTable {
         false
     }
 
-    /// Forgets the flows for which `keep` is false.
-    pub(crate) fn retain(&mut self, now: Instant, mut keep: impl FnMut(&FlowInfo) -> bool) {
-        let ids: Vec<_> = self.flows.iter().filter(|(_, flow)| !keep(&flow.info(now))).map(|(id, _)| id).collect();
+    /// Forgets the flows of a protocol (its IANA number) for which `keep` is false.
+    pub(crate) fn retain(&mut self, protocol: u8, now: Instant, mut keep: impl FnMut(&FlowInfo) -> bool) {
+        let of_protocol = self.flows.iter().filter(|(_, flow)| flow.original.protocol == protocol);
+        let ids: Vec<_> = of_protocol.filter(|(_, flow)| !keep(&flow.info(now))).map(|(id, _)| id).collect();
         for id in ids {
             self.remove(id);
         }
@@ -383,7 +384,7 @@ impl FlowTable {
 
     /// All live flows.
     pub(crate) fn infos(&self, now: Instant) -> Vec<FlowInfo> {
-        self.flows.iter().filter(|(_, flow)| !flow.is_expired(now)).map(|(_, flow)| flow.info(now)).collect()
+        self.flows.iter().filter(|(_, flow)| !flow.is_expired(now, &self.timeouts)).map(|(_, flow)| flow.info(now)).collect()
     }
 }
 
@@ -405,11 +406,15 @@ mod tests {
         flow
     }
 
+    fn header(flow: &Flow) -> Header {
+        Header { key: flow.original, transport: 20, end: 40, flags: 0, icmp: Icmp::Other }
+    }
+
     /// A flow in which these control bits have been seen, there and back.
     fn after(number: u16, now: Instant, segments: &[(Direction, u8)]) -> Flow {
         let mut flow = flow(number, now);
         for (direction, flags) in segments {
-            let header = Header { key: flow.original, transport: 20, end: 40, flags: *flags, icmp: Icmp::Other };
+            let header = Header { flags: *flags, ..header(&flow) };
             let _ = flow.see(*direction, &header, 40, now);
         }
         flow
@@ -445,6 +450,28 @@ mod tests {
         assert!(table.insert(denied(3), now).is_none());
         table.expire(now + Duration::from_secs(31));
         assert!(table.insert(denied(3), now + Duration::from_secs(31)).is_some());
+    }
+
+    #[test]
+    fn connections_that_come_and_go_behind_an_idle_one_leave_no_memory_behind() {
+        let now = Instant::now();
+        let mut table = FlowTable::new(1000, 1);
+        let idle = table.insert(after(1, now, &ESTABLISHED), now).unwrap();
+        for round in 0..20_000_u64 {
+            let at = now + Duration::from_millis(round);
+            let id = table.insert(after(2, at, &ESTABLISHED), at).unwrap();
+            let reset = Header { flags: flag::RST, ..header(&flow(2, at)) };
+            let _ = table.get_mut(id).unwrap().see(Direction::Original, &reset, 40, at);
+            table.reclassify(id);
+            table.remove(id);
+            table.expire(at);
+        }
+        let entries: usize = table.queues.iter().map(VecDeque::len).sum();
+        assert!(entries <= 2 * STALE + 10, "{entries} entries for one flow");
+        assert_eq!((table.flows.len(), table.live.iter().sum::<usize>()), (1, 1));
+        let day = now + Duration::from_secs(24 * 3600);
+        table.expire(day);
+        assert!(table.get_mut(idle).is_none());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::network::AttachError;
 use crate::packet::{Header, Icmp, Packet, flag, parse_quoted};
 use crate::ping::PingState;
 use crate::port::{Kind, Port, PortId};
+use crate::sctp;
 use crate::stream::{TcpListener, TcpStream};
 use crate::tcp::{ConnectionId, Role};
 use crate::udp::{UdpSocket, UdpState};
@@ -194,6 +195,13 @@ impl Core {
                 Icmp::Error => self.icmp_error(port, packet, header),
                 _ => self.pool.put(packet),
             },
+            protocol::SCTP if own => {
+                let answer = sctp::answer(&mut self.pool, packet.bytes(), header);
+                self.pool.put(packet);
+                if let Some(answer) = answer {
+                    self.send(answer, port);
+                }
+            }
             _ => self.refuse(port, packet, header, Refusal::Protocol),
         }
     }

@@ -21,14 +21,17 @@ mod network;
 mod packet;
 mod ping;
 mod port;
+mod publish;
 mod raw;
 mod rewrite;
+mod sctp;
 mod sockets;
 mod stream;
 mod switch;
 mod tap;
 mod tcp;
 mod time_wait;
+mod timeouts;
 mod timers;
 #[cfg(target_os = "linux")]
 mod tun;
@@ -45,4 +48,5 @@ pub use stream::{TcpListener, TcpStream};
 pub use tap::Tap;
 #[cfg(target_os = "linux")]
 pub use tun::TunDevice;
+pub use timeouts::Timeouts;
 pub use udp::UdpSocket;

@@ -3,12 +3,14 @@
 use crate::core::Shared;
 use crate::flow::{FiveTuple, Hooks, PortTag, Reason};
 use crate::flow_log::FlowEvents;
+use crate::flow_key::protocol;
 use crate::gateway::{Gateway, GatewayConfig};
 use crate::host::Host;
 use crate::life::Life;
 use crate::port::Kind;
 use crate::raw::{RawPort, RawState};
 use crate::tap::Tap;
+use crate::timeouts::Timeouts;
 use bytes::Bytes;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -28,7 +30,7 @@ pub struct Config {
 /// Lives on the tokio runtime it was made on; ends when [`Network::stop`] is called or the last handle - of the network or
 /// of anything attached to it - is dropped.
 ///
-/// Hooks and the closures given to [`Network::retain_flows`] run with the network's lock held: they must not call back into it.
+/// Hooks and the closures given to [`Network::retain_udp_flows`] run with the network's lock held: they must not call back into it.
 #[derive(Clone, Debug)]
 pub struct Network {
     shared: Arc<Shared>,
@@ -176,9 +178,15 @@ impl Network {
         self.shared.with(|core| core.switch.reevaluate());
     }
 
-    /// Forgets the flows for which `keep` is false; their next packet makes a new flow.
-    pub fn retain_flows(&self, keep: impl FnMut(&FlowInfo) -> bool) {
-        self.shared.with(|core| core.switch.flows.retain(core.now, keep));
+    /// Forgets the UDP flows for which `keep` is false; their next packet makes a new flow. (TCP connections end with their
+    /// hosts.)
+    pub fn retain_udp_flows(&self, keep: impl FnMut(&FlowInfo) -> bool) {
+        self.shared.with(|core| core.switch.flows.retain(protocol::UDP, core.now, keep));
+    }
+
+    /// Changes how long flows are remembered, at once and for those that are there too.
+    pub fn set_timeouts(&self, timeouts: Timeouts) {
+        self.shared.with(|core| core.switch.flows.set_timeouts(timeouts, core.now));
     }
 
     /// All live flows.

@@ -5,6 +5,7 @@
 
 use crate::flow::Reason;
 use crate::flow_key::{FlowKey, is_loopback, is_unicast, protocol};
+use crate::sctp;
 use std::num::NonZeroU16;
 
 /// Bytes kept free before every packet.
@@ -125,13 +126,13 @@ pub(crate) struct Header {
     pub(crate) transport: usize,
     /// Where the IP packet ends; the buffer may be longer.
     pub(crate) end: usize,
-    /// TCP's control bits; 0 for others.
+    /// TCP's control bits; for SCTP those that mean the same (see [`sctp::flags`](crate::sctp::flags)); 0 for others.
     pub(crate) flags: u8,
     pub(crate) icmp: Icmp,
 }
 
 impl Header {
-    /// A TCP segment that opens a connection.
+    /// A segment that opens a connection: TCP's SYN, SCTP's INIT.
     pub(crate) fn is_syn(&self) -> bool {
         self.flags & (flag::SYN | flag::ACK | flag::RST) == flag::SYN
     }
@@ -329,6 +330,7 @@ fn transport_header(
                 }
                 header.flags = segment[13];
             }
+            protocol::SCTP => header.flags = sctp::flags(segment),
             protocol::UDP => {
                 let length = usize::from(be16(segment, 4));
                 if length < 8 || length > segment.len() {

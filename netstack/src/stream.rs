@@ -234,6 +234,11 @@ impl TcpStream {
     pub(crate) fn poll_connected(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.socket.poll_connected(cx)
     }
+
+    /// Ends it with RST.
+    pub(crate) fn abort(&self) {
+        self.socket.abort();
+    }
 }
 
 impl AsyncRead for TcpStream {

@@ -27,7 +27,7 @@ const TABLE_FULL: Reason = Reason("CONNTRACK_FULL");
 const NO_FREE_PORT: Reason = Reason("SNAT_PORTS_EXHAUSTED");
 const FAMILY_MISMATCH: Reason = Reason("ADDRESS_FAMILY");
 
-/// Source ports tried before a flow is dropped: finds one unless nearly all are taken, and bounds what a packet can cost.
+/// Source ports tried before a flow is refused: finds one unless nearly all are taken, and bounds what a packet can cost.
 const SOURCE_PORT_ATTEMPTS: u32 = 1024;
 /// Flows the table may hold.
 const FLOWS: usize = 1 << 18;
@@ -179,7 +179,7 @@ impl Switch {
         } else if is_loopback(header.key.dst) {
             return Ok((header, Outcome::Local));
         }
-        if header.flags & packet::flag::SYN != 0 {
+        if header.key.protocol == protocol::TCP && header.flags & packet::flag::SYN != 0 {
             clamp_mss(packet, &header, self.mtu);
         }
         if header.is_icmp_error() {
@@ -350,8 +350,9 @@ impl Switch {
         if let Some(src) = snat {
             translated.src = src;
         }
-        if !self.choose_source_port(&original, &mut translated, now) {
-            return Outcome::Drop(NO_FREE_PORT);
+        if !self.choose_source_port(&original, &mut translated, header.is_syn(), now) {
+            // Unlike Linux, which drops: a client that is told tries again or says so, instead of hanging.
+            return Outcome::Refuse(Refusal::Host, NO_FREE_PORT);
         }
         way.0 = translated;
         let mut flow = Flow::new(original, translated, (from.port, from.tag), exit, now);
@@ -379,8 +380,15 @@ impl Switch {
 
     /// Gives `translated` a source port with which replies can be told from those of every other flow.
     ///
-    /// The source's own port if it is free; otherwise a random one and, from there, the next that is (RFC 6056, 3.3.2).
-    fn choose_source_port(&mut self, original: &FlowKey, translated: &mut FlowKey, now: Instant) -> bool {
+    /// The source's own port if it is free; otherwise a random one and, from there, the next that is (RFC 6056, 3.3.2). A new
+    /// connection may also have that of one which has ended and is only remembered for late segments.
+    fn choose_source_port(
+        &mut self,
+        original: &FlowKey,
+        translated: &mut FlowKey,
+        opens: bool,
+        now: Instant,
+    ) -> bool {
         // The reply of a hairpin without SNAT is the flow itself, reversed: only other flows are in the way.
         if !self.flows.is_taken(&translated.reversed(), now) {
             return true;
@@ -391,14 +399,20 @@ impl Switch {
         let echo = matches!(original.protocol, protocol::ICMP | protocol::ICMPV6);
         let (first, count) = (1024u32, 64_512u32);
         let start = self.rng.random_range(0..count);
-        for step in 0..SOURCE_PORT_ATTEMPTS {
-            let port = (first + (start + step) % count) as u16;
-            translated.src_port = port;
-            if echo {
-                translated.dst_port = port;
+        for reuse in [false, true] {
+            for step in 0..SOURCE_PORT_ATTEMPTS {
+                let port = (first + (start + step) % count) as u16;
+                translated.src_port = port;
+                if echo {
+                    translated.dst_port = port;
+                }
+                let reply = translated.reversed();
+                if if reuse { self.flows.reuse(&reply, now) } else { !self.flows.is_taken(&reply, now) } {
+                    return true;
+                }
             }
-            if !self.flows.is_taken(&translated.reversed(), now) {
-                return true;
+            if !opens {
+                break;
             }
         }
         false

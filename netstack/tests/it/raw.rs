@@ -14,7 +14,7 @@ fn v4(text: &str) -> std::net::Ipv4Addr {
     text.parse().unwrap()
 }
 
-fn ipv4(from: &str, to: &str, protocol: IpProtocol, payload: usize, fill: impl FnOnce(&mut [u8])) -> Vec<u8> {
+pub(crate) fn ipv4(from: &str, to: &str, protocol: IpProtocol, payload: usize, fill: impl FnOnce(&mut [u8])) -> Vec<u8> {
     let ip = IpRepr::Ipv4(Ipv4Repr {
         src_addr: v4(from),
         dst_addr: v4(to),
@@ -55,7 +55,7 @@ pub(crate) fn tcp(from: &str, to: &str, repr: TcpRepr<'_>) -> Vec<u8> {
     })
 }
 
-fn segment(from_port: u16, to_port: u16, control: TcpControl, seq: i32, ack: Option<i32>) -> TcpRepr<'static> {
+pub(crate) fn segment(from_port: u16, to_port: u16, control: TcpControl, seq: i32, ack: Option<i32>) -> TcpRepr<'static> {
     TcpRepr {
         src_port: from_port,
         dst_port: to_port,
@@ -81,7 +81,7 @@ fn parse_tcp(packet: &[u8]) -> TcpRepr<'_> {
     TcpRepr::parse(&tcp, &src, &dst, &ChecksumCapabilities::default()).unwrap()
 }
 
-async fn next(port: &mut RawPort) -> Bytes {
+pub(crate) async fn next(port: &mut RawPort) -> Bytes {
     tokio::time::timeout(SOON, port.recv()).await.expect("a packet").unwrap()
 }
 
@@ -333,6 +333,41 @@ async fn a_foreign_icmp_error_is_translated_inside_and_outside() {
     };
     assert_eq!((header.src_addr, header.dst_addr), (v4("10.0.0.1"), v4("10.96.0.1")));
     assert_eq!(data[..4], [15, 160, 0, 80], "ports 4000 and 80");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_s_own_icmp_error_reaches_the_server_as_one_about_what_it_sent() {
+    use smoltcp::wire::{Icmpv4DstUnreachable, Icmpv4Packet, Icmpv4Repr};
+    let network = network();
+    let mut a = network.attach_raw(&[ip("10.0.0.1")], PortTag(1)).unwrap();
+    let mut b = network.attach_raw(&[ip("10.0.0.2")], PortTag(2)).unwrap();
+    install(&network, dnat("10.96.0.1:80", "10.0.0.2:8080", Some("172.18.0.2")), accept);
+    a.send(&udp("10.0.0.1", 4000, "10.96.0.1", 80, b"question"));
+    next(&mut b).await;
+    b.send(&udp("10.0.0.2", 8080, "172.18.0.2", 4000, b"an answer that nobody waits for any more"));
+    let answer = next(&mut a).await;
+    // The client has gone: its stack says so to the address that it knows.
+    let error = Icmpv4Repr::DstUnreachable {
+        reason: Icmpv4DstUnreachable::PortUnreachable,
+        header: Ipv4Repr::parse(&Ipv4Packet::new_checked(&answer[..]).unwrap(), &ChecksumCapabilities::default())
+            .unwrap(),
+        data: &answer[20..],
+    };
+    a.send(&ipv4("10.0.0.1", "10.96.0.1", IpProtocol::Icmp, error.buffer_len(), |bytes| {
+        error.emit(&mut Icmpv4Packet::new_unchecked(bytes), &ChecksumCapabilities::default());
+    }));
+    let error = next(&mut b).await;
+    assert_true_checksums(&error);
+    let outer = Ipv4Packet::new_checked(&error[..]).unwrap();
+    assert_eq!((outer.src_addr(), outer.dst_addr()), (v4("172.18.0.2"), v4("10.0.0.2")));
+    let message = Icmpv4Packet::new_checked(outer.payload()).unwrap();
+    let Icmpv4Repr::DstUnreachable { header, data, .. } =
+        Icmpv4Repr::parse(&message, &ChecksumCapabilities::default()).unwrap()
+    else {
+        panic!("{message}");
+    };
+    assert_eq!((header.src_addr, header.dst_addr), (v4("10.0.0.2"), v4("172.18.0.2")));
+    assert_eq!(data[..4], [31, 144, 15, 160], "ports 8080 and 4000");
 }
 
 /// A valid packet of some kind, to be damaged.

@@ -85,3 +85,19 @@ async fn a_denied_flow_is_remembered_for_30_seconds() {
     a.udp_bind(0).unwrap().send_to(b"?", at("10.0.0.2:53")).await.unwrap();
     expects_expiry(&network, 30).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_fast_profile_forgets_in_seconds_also_what_is_there_already() {
+    let network = network();
+    let (a, b) = (host(&network, "10.0.0.1"), host(&network, "10.0.0.2"));
+    let (client, _server) = (a.udp_bind(0).unwrap(), b.udp_bind(53).unwrap());
+    client.send_to(b"?", at("10.0.0.2:53")).await.unwrap();
+    network.set_timeouts(netstack::Timeouts::fast());
+    assert_eq!(network.flows().len(), 1);
+    tokio::time::sleep(seconds(1)).await;
+    assert_eq!(network.flows().len(), 0);
+    serve(&b, 80);
+    let mut stream = a.tcp_connect(at("10.0.0.2:80")).await.unwrap();
+    greeting(&mut stream).await;
+    expects_expiry(&network, 60).await;
+}

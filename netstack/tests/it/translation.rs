@@ -130,7 +130,7 @@ async fn a_forgotten_udp_flow_is_translated_anew() {
     client.send_to(b"1", at("10.96.0.10:53")).await.unwrap();
     install(&network, dnat("10.96.0.10:53", "10.0.0.3:53", None), accept);
     client.send_to(b"2", at("10.96.0.10:53")).await.unwrap();
-    network.retain_flows(|flow| flow.translated.dst != at("10.0.0.2:53"));
+    network.retain_udp_flows(|flow| flow.translated.dst != at("10.0.0.2:53"));
     client.send_to(b"3", at("10.96.0.10:53")).await.unwrap();
     let mut buffer = [0];
     for (socket, expected) in [(&old, b"1"), (&old, b"2"), (&new, b"3")] {
@@ -208,7 +208,7 @@ async fn clients_that_share_an_snat_address_and_a_port_are_told_apart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_all_snat_ports_are_taken_new_flows_are_dropped_and_old_ones_live() {
+async fn when_all_snat_ports_are_taken_new_flows_are_refused_at_once_and_old_ones_live() {
     let network = network();
     let server = host(&network, "10.1.0.1").udp_bind(53).unwrap();
     install(&network, dnat("10.96.0.10:53", "10.1.0.1:53", Some("172.18.0.2")), accept);
@@ -229,6 +229,7 @@ async fn when_all_snat_ports_are_taken_new_flows_are_dropped_and_old_ones_live()
     let late = host(&network, "10.2.0.3").udp_bind(4000).unwrap();
     late.send_to(b"3", at("10.96.0.10:53")).await.unwrap();
     assert_eq!(exhausted(&network), before + 1);
+    assert_eq!(late.recv_from(&mut [0]).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
     let mut buffer = [0];
     while let Ok(Ok((_, peer))) = tokio::time::timeout(SOON, server.recv_from(&mut buffer)).await {
         if buffer == *b"2" {
@@ -237,6 +238,34 @@ async fn when_all_snat_ports_are_taken_new_flows_are_dropped_and_old_ones_live()
         }
     }
     panic!("the old flow was lost");
+}
+
+#[tokio::test(start_paused = true)]
+async fn snat_ports_of_connections_that_are_over_are_used_again_and_of_others_are_not() {
+    use crate::raw::{next, segment, tcp};
+    use smoltcp::wire::TcpControl::{Rst, Syn};
+    let network = network();
+    let mut server = network.attach_raw(&[ip("10.1.0.1")], PortTag(1)).unwrap();
+    install(&network, dnat("10.96.0.1:80", "10.1.0.1:80", Some("172.18.0.2")), accept);
+    // So many connections as one address that no port is left: first all alive, then all reset.
+    let raw = network.attach_raw(&[ip("10.2.0.2")], PortTag(7)).unwrap();
+    let client = host(&network, "10.2.0.3");
+    for port in 1..=u16::MAX {
+        raw.send(&tcp("10.2.0.2", "10.96.0.1", segment(port, 80, Syn, 1, None)));
+        next(&mut server).await;
+    }
+    let refused = client.tcp_connect(at("10.96.0.1:80")).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::HostUnreachable);
+    for port in 1..=u16::MAX {
+        raw.send(&tcp("10.2.0.2", "10.96.0.1", segment(port, 80, Rst, 2, None)));
+        next(&mut server).await;
+    }
+    tokio::spawn(async move { client.tcp_connect(at("10.96.0.1:80")).await });
+    let syn = next(&mut server).await;
+    assert_eq!(syn[12..16], [172, 18, 0, 2], "it is let in");
+    let taken = u16::from_be_bytes([syn[20], syn[21]]);
+    let sharing = network.flows().into_iter().filter(|flow| flow.translated.src.port() == taken).count();
+    assert_eq!(sharing, 1, "the one that was over has been forgotten");
 }
 
 #[tokio::test(start_paused = true)]
