@@ -32,9 +32,9 @@ struct Clients {
     sweep_at: usize,
 }
 
-/// Who was sent where.
+/// Who was sent where: by Service, since a change of one forgets some of its own.
 #[derive(Debug, Default)]
-pub(crate) struct Affinity(HashMap<PortId, Clients>);
+pub(crate) struct Affinity(HashMap<ServiceName, HashMap<PortId, Clients>>);
 
 impl Affinity {
     /// The first endpoint of `list` that holds `client` and has not expired.
@@ -46,7 +46,7 @@ impl Affinity {
         timeout: Duration,
         now: Instant,
     ) -> Option<SocketAddr> {
-        let held = self.0.get(port)?.held.get(&client)?;
+        let held = self.0.get(&port.service)?.get(port)?.held.get(&client)?;
         let alive = held.iter().filter(|held| now.saturating_duration_since(held.last) < timeout);
         let listed = alive.filter_map(|held| {
             let (index, endpoint) = endpoints.find(held.endpoint)?;
@@ -57,7 +57,11 @@ impl Affinity {
 
     /// Notes a new connection: the timeout starts again.
     pub(crate) fn note(&mut self, port: PortId, client: IpAddr, endpoint: SocketAddr, timeout: Duration, now: Instant) {
-        let clients = self.0.entry(port).or_default();
+        if !self.0.contains_key(&port.service) {
+            self.0.insert(port.service.clone(), HashMap::new());
+        }
+        let Some(ports) = self.0.get_mut(&port.service) else { return };
+        let clients = ports.entry(port).or_default();
         let held = clients.held.entry(client).or_default();
         match held.iter_mut().find(|held| held.endpoint == endpoint) {
             Some(held) => held.last = now,
@@ -79,10 +83,8 @@ impl Affinity {
         service: &ServiceName,
         mut endpoints: impl FnMut(&PortId) -> Option<[&'e Endpoints; 2]>,
     ) {
-        self.0.retain(|port, clients| {
-            if port.service != *service {
-                return true;
-            }
+        let Some(ports) = self.0.get_mut(service) else { return };
+        ports.retain(|port, clients| {
             let Some(families) = endpoints(port) else { return false };
             clients.held.retain(|_, held| {
                 held.retain(|held| families.iter().any(|endpoints| endpoints.find(held.endpoint).is_some()));
@@ -90,5 +92,13 @@ impl Affinity {
             });
             true
         });
+        if ports.is_empty() {
+            self.0.remove(service);
+        }
+    }
+
+    /// How many clients are remembered.
+    pub(crate) fn len(&self) -> usize {
+        self.0.values().flat_map(HashMap::values).map(|clients| clients.held.len()).sum()
     }
 }

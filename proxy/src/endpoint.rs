@@ -155,9 +155,10 @@ impl Endpoints {
         node.and_then(|node| self.local.get(&node.name)).map_or(&[], Vec::as_slice)
     }
 
-    /// How many endpoints of `node` are ready: what its health check port answers.
-    pub(crate) fn local_ready(&self, node: &str) -> usize {
-        self.local.get(node).map_or(0, |list| list.iter().filter(|index| self.get(**index).ready).count())
+    /// The ready endpoints of `node`: what its health check port counts. Known under a traffic policy `Local`.
+    pub(crate) fn local_ready(&self, node: &str) -> impl Iterator<Item = &Endpoint> {
+        let list = self.local.get(node).map_or(&[][..], Vec::as_slice);
+        list.iter().map(|index| self.get(*index)).filter(|endpoint| endpoint.ready)
     }
 }
 

@@ -128,6 +128,7 @@ pub(crate) fn report(
             FrontendKind::LoadBalancer => "load balancer address",
             FrontendKind::NodePort => "node port",
             FrontendKind::HostPort => "host port",
+            FrontendKind::HealthCheck => "health check port",
         };
         let any = matches!(route.source, Source::Outside) && frontend.kind != FrontendKind::NodePort;
         let node = match route.node {

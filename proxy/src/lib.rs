@@ -6,7 +6,8 @@
 //! flow goes where it goes.
 //!
 //! Not here: who is an endpoint and whether it is ready (`controllers`), names (`dns`), whether a flow may pass
-//! (`policy`), and listening on the host's ports for NodePorts: [`Proxy::external_frontends`] says on which.
+//! (`policy`), and listening on the host's ports for NodePorts: [`Proxy::external_frontends`] says on which. Health check
+//! ports are answered here, since only the table knows ([`Proxy::serve_health_checks`]).
 //!
 //! Follows kube-proxy's nftables mode and KEP-0752 (EndpointSlice), KEP-1669 (terminating endpoints), KEP-2086
 //! (internalTrafficPolicy), KEP-3015 (traffic distribution), KEP-1860 (ipMode).
@@ -14,6 +15,7 @@
 mod affinity;
 mod endpoint;
 mod explain;
+mod health_check;
 mod host_port;
 mod node;
 mod service;
@@ -24,7 +26,7 @@ mod translator;
 pub use explain::{EndpointReport, ExcludedReport, Explanation, FrontendReport};
 pub use service::{ExternalFrontend, FrontendKind, ServiceName};
 pub use sync::{Config, Proxy, Sources, start, start_with};
-pub use table::{Addressing, ServiceTable};
+pub use table::{Addressing, ExternalFrontends, ServiceTable};
 pub use translator::Translator;
 
 /// Why a flow to a Service is refused: the reason codes that flows, traces and captures show.

@@ -55,6 +55,8 @@ pub enum FrontendKind {
     NodePort,
     /// A container's `hostPort` at its node's address: no Service's
     HostPort,
+    /// `spec.healthCheckNodePort` at a node's address: answered by the node, not by an endpoint
+    HealthCheck,
 }
 
 /// What a flow must be addressed to.
@@ -200,12 +202,10 @@ impl CompiledService {
             }
             let node_port = spec.node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0);
             if let Some(node_port) = node_port.filter(|_| matches!(kind, "NodePort" | "LoadBalancer")) {
-                for v4 in [true, false] {
-                    if cluster_ips.iter().any(|ip| ip.is_ipv4() == v4) {
-                        let frontend =
-                            Frontend { kind: FrontendKind::NodePort, service: service.clone(), port: port.clone() };
-                        compiled.node_ports.push(((v4, protocol, node_port), frontend));
-                    }
+                for v4 in compiled.families().collect::<Vec<_>>() {
+                    let frontend =
+                        Frontend { kind: FrontendKind::NodePort, service: service.clone(), port: port.clone() };
+                    compiled.node_ports.push(((v4, protocol, node_port), frontend));
                 }
             }
         }
@@ -217,9 +217,21 @@ impl CompiledService {
         self.ports.iter().any(|port| port.protocol == Protocol::Udp)
     }
 
-    /// Whether anything of it is reachable from outside.
-    pub(crate) fn is_external(&self) -> bool {
-        !self.node_ports.is_empty() || self.frontends.iter().any(|(_, f)| f.kind != FrontendKind::ClusterIp)
+    /// Whether both offer the same to the outside, whatever their endpoints.
+    pub(crate) fn same_outside(&self, other: &CompiledService) -> bool {
+        let own = |compiled: &CompiledService| -> Vec<(FrontendKey, FrontendKind)> {
+            let keys = compiled.frontends.iter().map(|(key, frontend)| (*key, frontend.kind));
+            keys.filter(|(_, kind)| *kind != FrontendKind::ClusterIp).collect()
+        };
+        self.service.created == other.service.created
+            && self.service.health_check_node_port == other.service.health_check_node_port
+            && self.node_ports.iter().map(|(key, _)| key).eq(other.node_ports.iter().map(|(key, _)| key))
+            && own(self) == own(other)
+    }
+
+    /// The families that it has addresses of.
+    pub(crate) fn families(&self) -> impl Iterator<Item = bool> {
+        [true, false].into_iter().filter(|v4| self.cluster_ips.iter().any(|ip| ip.is_ipv4() == *v4))
     }
 }
 
@@ -246,7 +258,7 @@ fn service(object: &v1::Service, spec: &v1::ServiceSpec) -> Service {
         external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
         affinity,
         source_ranges,
-        health_check_node_port: spec.health_check_node_port.and_then(|port| u16::try_from(port).ok()),
+        health_check_node_port: spec.health_check_node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0),
         name,
     }
 }

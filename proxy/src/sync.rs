@@ -1,14 +1,15 @@
 //! The owner of the table: follows Services, EndpointSlices, Nodes and Pods, swaps, and cleans up UDP flows.
 
 use crate::explain::Explanation;
-use crate::service::{CompiledService, ExternalFrontend, ServiceName};
-use crate::table::{Addressing, ServiceTable, service_of};
+use crate::health_check;
+use crate::service::{CompiledService, ServiceName};
+use crate::table::{Addressing, ExternalFrontends, ServiceTable, service_of};
 use crate::translator::Translator;
 use informer::{Change, Informer, Informers, Update, Working};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use netstack::{FiveTuple, FlowInfo, Network, Protocol, Translate};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use netstack::{FiveTuple, FlowInfo, Host, Network, Protocol, Translate};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -33,7 +34,7 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Proxy {
     translator: Arc<Translator>,
-    external: watch::Receiver<Arc<BTreeSet<ExternalFrontend>>>,
+    external: watch::Receiver<ExternalFrontends>,
     ready: watch::Receiver<bool>,
     task: JoinHandle<()>,
 }
@@ -72,7 +73,7 @@ pub fn start_with(sources: Sources, network: Network, config: Config) -> Proxy {
         gateway_addresses: config.gateway_addresses,
     };
     let translator = Arc::new(Translator::new(ServiceTable::new(&addressing), config.seed));
-    let (external, external_receiver) = watch::channel(Arc::default());
+    let (external, external_receiver) = watch::channel(ExternalFrontends::default());
     let (ready, ready_receiver) = watch::channel(false);
     let sync = TableSync { translator: translator.clone(), network, external, ready, known: Known::default() };
     let task = tokio::spawn(sync.run(sources));
@@ -80,6 +81,12 @@ pub fn start_with(sources: Sources, network: Network, config: Config) -> Proxy {
 }
 
 impl Proxy {
+    /// Answers the health check ports of Services at these hosts, each of which has the addresses of one node, for as long as
+    /// the proxy runs.
+    pub fn serve_health_checks(&self, nodes: Vec<Host>) -> impl Future<Output = ()> + Send + 'static {
+        health_check::serve(self.translator.clone(), self.external_frontends(), nodes)
+    }
+
     /// What the switch asks for every new flow.
     pub fn translator(&self) -> Arc<dyn Translate> {
         self.translator.clone()
@@ -95,14 +102,19 @@ impl Proxy {
         self.translator.table()
     }
 
+    /// How many clients session affinity remembers.
+    pub fn held_clients(&self) -> usize {
+        self.translator.held_clients()
+    }
+
     /// Why a flow goes where it goes: by the same table, without drawing or remembering anything.
     pub fn explain(&self, flow: &FiveTuple) -> Explanation {
         self.translator.explain(flow, Instant::now())
     }
 
     /// The addresses and ports that are reachable from outside (node ports at every node, load balancer and external
-    /// addresses), and every change of them: for whoever opens listeners on the host.
-    pub fn external_frontends(&self) -> watch::Receiver<Arc<BTreeSet<ExternalFrontend>>> {
+    /// addresses, host ports, health checks), and every change of them: for whoever opens listeners on the host.
+    pub fn external_frontends(&self) -> watch::Receiver<ExternalFrontends> {
         self.external.clone()
     }
 }
@@ -187,7 +199,7 @@ impl Known {
 struct TableSync {
     translator: Arc<Translator>,
     network: Network,
-    external: watch::Sender<Arc<BTreeSet<ExternalFrontend>>>,
+    external: watch::Sender<ExternalFrontends>,
     ready: watch::Sender<bool>,
     known: Known,
 }
@@ -260,22 +272,21 @@ impl TableSync {
             return;
         }
         debug!(services = changed.len(), nodes_changed, total = table.len(), "service table updated");
-        let touches = |what: &dyn Fn(&CompiledService) -> bool| {
-            let states = changed.iter().flat_map(|name| [table.service(name), old.service(name)]);
-            nodes_changed || host_ports_changed || states.flatten().any(what)
-        };
-        let (external, udp) = (touches(&CompiledService::is_external), touches(&CompiledService::has_udp));
+        let mut states = changed.iter().flat_map(|name| [table.service(name), old.service(name)]).flatten();
+        let udp = nodes_changed || host_ports_changed || states.any(CompiledService::has_udp);
         self.translator.swap(table.clone(), changed.iter().copied());
         if udp {
-            self.network.retain_flows(|flow| keep(flow, &old, &table));
+            self.network.retain_udp_flows(|flow| keep(flow, &old, &table));
         }
-        if external {
-            let frontends = table.external_frontends();
-            self.external.send_if_modified(|known| {
-                let modified = **known != frontends;
-                *known = Arc::new(frontends);
-                modified
-            });
+        let mut frontends = self.external.borrow().clone();
+        let modified = if nodes_changed {
+            let before = std::mem::replace(&mut frontends, table.external_frontends());
+            before != frontends
+        } else {
+            table.update_external(&mut frontends, &old, changed.iter().copied(), dirty.pods.keys())
+        };
+        if modified {
+            self.external.send_replace(frontends);
         }
     }
 }

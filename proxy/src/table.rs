@@ -7,7 +7,7 @@
 
 use crate::host_port::{HostPort, HostPortKey};
 use crate::node::Nodes;
-use crate::service::{CompiledService, ExternalFrontend, Frontend, FrontendKey, FrontendKind, ServiceName};
+use crate::service::{CompiledService, Frontend, FrontendKey, ServiceName};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -16,8 +16,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+mod external;
 mod route;
 
+pub use external::ExternalFrontends;
 pub(crate) use route::{Balanced, Outcome, Route, Source};
 
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -226,36 +228,14 @@ impl ServiceTable {
         own.or_else(at_node)?.first()
     }
 
-    /// Every frontend that is reachable from outside.
-    pub fn external_frontends(&self) -> BTreeSet<ExternalFrontend> {
-        let own = self.frontends.iter().filter_map(|(key, claims)| {
-            let frontend = claims.first().filter(|frontend| frontend.kind != FrontendKind::ClusterIp)?;
-            Some(external(frontend, key.address, key.protocol, key.port))
-        });
-        let addresses: Vec<IpAddr> = self.nodes.all().iter().flat_map(|node| node.addresses.clone()).collect();
-        let at_nodes = self.node_ports.iter().flat_map(|((v4, protocol, port), claims)| {
-            let of_family = addresses.iter().filter(|address| address.is_ipv4() == *v4);
-            of_family.filter_map(|address| Some(external(claims.first()?, *address, *protocol, *port)))
-        });
-        let of_pods = self.host_ports.iter().flat_map(|((node, protocol, port), claims)| {
-            let node = self.nodes.all().iter().find(|known| known.name == *node);
-            let addresses = node.into_iter().flat_map(|node| &node.addresses);
-            addresses.filter_map(|address| {
-                let host_port = claims.iter().find(|host_port| host_port.is_at(*address))?;
-                let (kind, service) = (FrontendKind::HostPort, host_port.pod.clone());
-                Some(ExternalFrontend { kind, address: *address, protocol: *protocol, port: *port, service })
-            })
-        });
-        own.chain(at_nodes).chain(of_pods).collect()
-    }
-
-    /// What the health check port of a Service answers on a node: how many ready endpoints it has there. `None` when
-    /// the Service has no such port.
-    pub fn local_endpoints(&self, service: &ServiceName, node: &str) -> Option<usize> {
+    /// What the health check port of a Service answers at an address of a node: how many
+    /// endpoints of that address' family are ready there. `None` when the Service has no such port, or nobody that address.
+    pub fn local_endpoints(&self, service: &ServiceName, address: IpAddr) -> Option<usize> {
         let compiled = self.services.get(service)?;
         compiled.service.health_check_node_port?;
-        let counts = compiled.ports.iter().flat_map(|port| port.families()).map(|all| all.local_ready(node));
-        counts.max().or(Some(0))
+        let node = self.nodes.owner(address)?;
+        let ready = compiled.ports.iter().flat_map(|port| port.endpoints(address).local_ready(&node.name));
+        Some(ready.map(|endpoint| endpoint.address.ip()).collect::<BTreeSet<_>>().len())
     }
 }
 
@@ -263,10 +243,6 @@ impl ServiceTable {
 pub(crate) fn service_of(slice: &EndpointSlice) -> Option<ServiceName> {
     let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL)?;
     Some(ServiceName { namespace: slice.metadata.namespace.clone().unwrap_or_default(), name: name.clone() })
-}
-
-fn external(frontend: &Frontend, address: IpAddr, protocol: Protocol, port: u16) -> ExternalFrontend {
-    ExternalFrontend { kind: frontend.kind, address, protocol, port, service: frontend.service.name.clone() }
 }
 
 fn claim<K: Clone + Eq + std::hash::Hash>(table: &mut imbl::HashMap<K, Claims>, key: K, frontend: &Frontend) {

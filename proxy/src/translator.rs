@@ -37,6 +37,11 @@ impl Translator {
         self.table.load_full()
     }
 
+    /// How many clients session affinity remembers.
+    pub fn held_clients(&self) -> usize {
+        self.affinity.lock().len()
+    }
+
     /// Puts a table into force. `changed` are the Services whose endpoints may differ.
     pub(crate) fn swap<'a>(&self, table: ServiceTable, changed: impl Iterator<Item = &'a ServiceName>) {
         let mut affinity = self.affinity.lock();

@@ -105,7 +105,7 @@ impl ServiceTable {
                 if frontend.local_policy() {
                     let endpoints = frontend.port.endpoints(dst);
                     let healthy: Vec<&Arc<Node>> =
-                        all.iter().filter(|node| endpoints.local_ready(&node.name) > 0).collect();
+                        all.iter().filter(|node| endpoints.local_ready(&node.name).next().is_some()).collect();
                     let serving = || all.iter().filter(|node| !endpoints.local(Some(node)).is_empty()).collect();
                     let healthy: Vec<&Arc<Node>> = if healthy.is_empty() { serving() } else { healthy };
                     if !healthy.is_empty() {

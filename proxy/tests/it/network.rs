@@ -19,18 +19,18 @@ impl Filter for AcceptAll {
     }
 }
 
-struct Net {
-    activity: Activity,
-    network: Network,
-    proxy: Proxy,
-    services: Informer<Service>,
-    slices: Informer<EndpointSlice>,
-    nodes: Informer<Node>,
-    pods: Informer<Pod>,
+pub(crate) struct Net {
+    pub(crate) activity: Activity,
+    pub(crate) network: Network,
+    pub(crate) proxy: Proxy,
+    pub(crate) services: Informer<Service>,
+    pub(crate) slices: Informer<EndpointSlice>,
+    pub(crate) nodes: Informer<Node>,
+    pub(crate) pods: Informer<Pod>,
 }
 
 /// A network with two nodes and a running proxy that knows no Service yet.
-async fn net() -> Net {
+pub(crate) async fn net() -> Net {
     let activity = Activity::default();
     let network = Network::new(Config { mtu: 1500, seed: 1 });
     let (services, slices) = (Informer::detached(activity.clone()), Informer::detached(activity.clone()));
@@ -55,13 +55,13 @@ async fn net() -> Net {
 }
 
 impl Net {
-    fn host(&self, address: &str) -> Host {
+    pub(crate) fn host(&self, address: &str) -> Host {
         let ip: IpAddr = address.parse().expect("an address");
         self.network.attach_host(&[ip], PortTag(1)).expect("a free address")
     }
 
     /// A host that says its address to everybody who connects to its port 8080, and answers datagrams with it.
-    fn server(&self, address: &str) -> Host {
+    pub(crate) fn server(&self, address: &str) -> Host {
         let host = self.host(address);
         let listener = host.tcp_listen(8080).expect("a free port");
         let socket = host.udp_bind(8080).expect("a free port");
@@ -90,7 +90,7 @@ impl Net {
         host
     }
 
-    async fn apply(&self, service: Service, slices: &[EndpointSlice]) {
+    pub(crate) async fn apply(&self, service: Service, slices: &[EndpointSlice]) {
         self.services.apply(service);
         for slice in slices {
             self.slices.apply(slice.clone());
@@ -98,17 +98,17 @@ impl Net {
         self.activity.idle().await;
     }
 
-    async fn apply_slice(&self, slice: EndpointSlice) {
+    pub(crate) async fn apply_slice(&self, slice: EndpointSlice) {
         self.slices.apply(slice);
         self.activity.idle().await;
     }
 }
 
-fn at(address: &str) -> SocketAddr {
+pub(crate) fn at(address: &str) -> SocketAddr {
     address.parse().expect("a socket address")
 }
 
-async fn greeting(client: &Host, to: &str) -> io::Result<String> {
+pub(crate) async fn greeting(client: &Host, to: &str) -> io::Result<String> {
     let mut stream = client.tcp_connect(at(to)).await?;
     let mut buffer = [0; 64];
     let length = stream.read(&mut buffer).await?;
@@ -116,7 +116,7 @@ async fn greeting(client: &Host, to: &str) -> io::Result<String> {
 }
 
 /// One datagram there and one back; `None` if nothing comes back for a second.
-async fn ask(socket: &UdpSocket, to: &str) -> Option<Result<String, io::ErrorKind>> {
+pub(crate) async fn ask(socket: &UdpSocket, to: &str) -> Option<Result<String, io::ErrorKind>> {
     let exchange = async {
         socket.send_to(b"who?", at(to)).await?;
         let mut buffer = [0; 64];
@@ -296,7 +296,7 @@ async fn listeners_for_the_outside_are_told_of_node_ports_that_come_and_go() {
     let node_port =
         service("web", "{ type: NodePort, clusterIPs: [10.96.0.20], ports: [{ port: 80, nodePort: 30080 }] }");
     net.apply(node_port, &[]).await;
-    let ports = |set: &std::collections::BTreeSet<proxy::ExternalFrontend>| -> Vec<String> {
+    let ports = |set: &proxy::ExternalFrontends| -> Vec<String> {
         set.iter().map(|frontend| format!("{}:{}", frontend.address, frontend.port)).collect()
     };
     assert_eq!(ports(&frontends.borrow_and_update()), ["172.18.0.2:30080", "172.18.0.3:30080"]);

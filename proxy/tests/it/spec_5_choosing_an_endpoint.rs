@@ -262,17 +262,6 @@ fn rule_1_2_host_ports_are_served_at_their_nodes_address_and_services_come_first
 }
 
 #[test]
-fn rule_5_12_the_health_check_counts_a_nodes_ready_endpoints() {
-    let mut service = external_web(", externalTrafficPolicy: Local, healthCheckNodePort: 30999");
-    let slices = [slice("web", "web-1", &["10.244.1.2@node-1", "10.244.1.3@node-1", "10.244.2.2@node-2 terminating"])];
-    let name = proxy::ServiceName { namespace: "default".into(), name: "web".into() };
-    let table = cluster(std::slice::from_ref(&service), &slices).translator.table();
-    assert_eq!(["node-1", "node-2"].map(|node| table.local_endpoints(&name, node)), [Some(2), Some(0)]);
-    service.spec.as_mut().expect("a spec").health_check_node_port = None;
-    assert_eq!(cluster(&[service], &slices).translator.table().local_endpoints(&name, "node-1"), None);
-}
-
-#[test]
 fn the_external_frontends_are_those_that_the_outside_can_reach() {
     let table = external_cluster("", &[]).translator.table();
     let all: Vec<String> = table
@@ -290,6 +279,10 @@ fn the_external_frontends_are_those_that_the_outside_can_reach() {
         ]
     );
     assert!(web_cluster("", &[]).translator.table().external_frontends().is_empty());
+    let checked = external_cluster(", externalTrafficPolicy: Local, healthCheckNodePort: 30999", &[]).translator.table();
+    let checks = checked.external_frontends();
+    let checks = checks.iter().filter(|frontend| frontend.kind == FrontendKind::HealthCheck);
+    assert_eq!(checks.map(|frontend| frontend.address.to_string()).collect::<Vec<_>>(), [NODE_1, NODE_2]);
 }
 
 #[test]
