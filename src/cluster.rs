@@ -8,7 +8,7 @@ use crate::dns_options::DnsOptions;
 #[cfg(target_os = "linux")]
 use crate::host_network;
 use crate::host_network::HostNetwork;
-use crate::host_ports::HostPorts;
+use crate::host_ports::{HostPorts, Reporter};
 use crate::identities;
 use crate::in_process::{self, client};
 use crate::introspection;
@@ -421,6 +421,7 @@ impl Builder {
             let identity = client(&api, identities::node(name));
             kubelets.push(Kubelet::start(config, identity, &informers, network.clone()).await?);
         }
+        tasks.spawn(proxy.serve_health_checks(kubelets.iter().map(|kubelet| kubelet.host().clone()).collect()));
         let nodes = Arc::new(Nodes::new(kubelets, gateway.host()));
         api.set_pod_streams(nodes.clone());
         let asked = (&proxy, &policy, &dns, &nodes);
@@ -446,7 +447,15 @@ impl Builder {
             server.listen_unix(path).with_context(|| format!("cannot listen on the unix socket {}", path.display()))?;
         }
         if self.host_ports {
-            let ports = HostPorts::new(gateway.host(), proxy.external_frontends(), self.addresses.clone());
+            let ports = HostPorts::new(gateway.host(), proxy.external_frontends(), &self.addresses);
+            let reporter = Reporter {
+                client: client(&api, identities::component("host-port-controller")),
+                services: informers.of(),
+                pods: informers.of(),
+                sides: ports.sides(),
+                clock,
+            };
+            tasks.spawn(reporter.run());
             tasks.spawn(ports.run());
         }
         let host_device = match self.host_network {
