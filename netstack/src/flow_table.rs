@@ -384,7 +384,11 @@ impl FlowTable {
 
     /// All live flows.
     pub(crate) fn infos(&self, now: Instant) -> Vec<FlowInfo> {
-        self.flows.iter().filter(|(_, flow)| !flow.is_expired(now, &self.timeouts)).map(|(_, flow)| flow.info(now)).collect()
+        self.flows
+            .iter()
+            .filter(|(_, flow)| !flow.is_expired(now, &self.timeouts))
+            .map(|(_, flow)| flow.info(now))
+            .collect()
     }
 }
 

@@ -46,7 +46,7 @@ pub use network::*;
 pub use raw::{RawPort, RawSender};
 pub use stream::{TcpListener, TcpStream};
 pub use tap::Tap;
+pub use timeouts::Timeouts;
 #[cfg(target_os = "linux")]
 pub use tun::TunDevice;
-pub use timeouts::Timeouts;
 pub use udp::UdpSocket;

@@ -2,8 +2,8 @@
 
 use crate::core::Shared;
 use crate::flow::{FiveTuple, Hooks, PortTag, Reason};
-use crate::flow_log::FlowEvents;
 use crate::flow_key::protocol;
+use crate::flow_log::FlowEvents;
 use crate::gateway::{Gateway, GatewayConfig};
 use crate::host::Host;
 use crate::life::Life;

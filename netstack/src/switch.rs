@@ -382,13 +382,7 @@ impl Switch {
     ///
     /// The source's own port if it is free; otherwise a random one and, from there, the next that is (RFC 6056, 3.3.2). A new
     /// connection may also have that of one which has ended and is only remembered for late segments.
-    fn choose_source_port(
-        &mut self,
-        original: &FlowKey,
-        translated: &mut FlowKey,
-        opens: bool,
-        now: Instant,
-    ) -> bool {
+    fn choose_source_port(&mut self, original: &FlowKey, translated: &mut FlowKey, opens: bool, now: Instant) -> bool {
         // The reply of a hairpin without SNAT is the flow itself, reversed: only other flows are in the way.
         if !self.flows.is_taken(&translated.reversed(), now) {
             return true;

@@ -72,8 +72,11 @@ pub(crate) async fn serve(
 
 /// The Service of each port, by node.
 fn wanted(frontends: &ExternalFrontends, nodes: &[Host]) -> HashMap<(usize, u16), ServiceName> {
-    let of_node: HashMap<_, usize> =
-        nodes.iter().enumerate().flat_map(|(index, node)| node.addresses().into_iter().map(move |ip| (ip, index))).collect();
+    let of_node: HashMap<_, usize> = nodes
+        .iter()
+        .enumerate()
+        .flat_map(|(index, node)| node.addresses().into_iter().map(move |ip| (ip, index)))
+        .collect();
     let checks = frontends.iter().filter(|frontend| frontend.kind == FrontendKind::HealthCheck);
     checks
         .filter_map(|frontend| Some(((*of_node.get(&frontend.address)?, frontend.port), frontend.service.clone())))

@@ -258,7 +258,10 @@ fn service(object: &v1::Service, spec: &v1::ServiceSpec) -> Service {
         external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
         affinity,
         source_ranges,
-        health_check_node_port: spec.health_check_node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0),
+        health_check_node_port: spec
+            .health_check_node_port
+            .and_then(|port| u16::try_from(port).ok())
+            .filter(|port| *port != 0),
         name,
     }
 }

@@ -14,7 +14,13 @@ fn v4(text: &str) -> std::net::Ipv4Addr {
     text.parse().unwrap()
 }
 
-pub(crate) fn ipv4(from: &str, to: &str, protocol: IpProtocol, payload: usize, fill: impl FnOnce(&mut [u8])) -> Vec<u8> {
+pub(crate) fn ipv4(
+    from: &str,
+    to: &str,
+    protocol: IpProtocol,
+    payload: usize,
+    fill: impl FnOnce(&mut [u8]),
+) -> Vec<u8> {
     let ip = IpRepr::Ipv4(Ipv4Repr {
         src_addr: v4(from),
         dst_addr: v4(to),
@@ -55,7 +61,13 @@ pub(crate) fn tcp(from: &str, to: &str, repr: TcpRepr<'_>) -> Vec<u8> {
     })
 }
 
-pub(crate) fn segment(from_port: u16, to_port: u16, control: TcpControl, seq: i32, ack: Option<i32>) -> TcpRepr<'static> {
+pub(crate) fn segment(
+    from_port: u16,
+    to_port: u16,
+    control: TcpControl,
+    seq: i32,
+    ack: Option<i32>,
+) -> TcpRepr<'static> {
     TcpRepr {
         src_port: from_port,
         dst_port: to_port,

@@ -78,9 +78,9 @@ impl ServiceTable {
     fn external_of(&self, compiled: &CompiledService) -> Vec<ExternalFrontend> {
         let service = &compiled.service.name;
         let is_first = |claims: Option<&super::Claims>, kind: FrontendKind| {
-            claims.and_then(|claims| claims.first()).is_some_and(|first: &Frontend| {
-                first.kind == kind && first.service.name == *service
-            })
+            claims
+                .and_then(|claims| claims.first())
+                .is_some_and(|first: &Frontend| first.kind == kind && first.service.name == *service)
         };
         let own = compiled.frontends.iter().filter(|(key, frontend)| {
             frontend.kind != FrontendKind::ClusterIp && is_first(self.frontends.get(key), frontend.kind)

@@ -279,7 +279,8 @@ fn the_external_frontends_are_those_that_the_outside_can_reach() {
         ]
     );
     assert!(web_cluster("", &[]).translator.table().external_frontends().is_empty());
-    let checked = external_cluster(", externalTrafficPolicy: Local, healthCheckNodePort: 30999", &[]).translator.table();
+    let checked =
+        external_cluster(", externalTrafficPolicy: Local, healthCheckNodePort: 30999", &[]).translator.table();
     let checks = checked.external_frontends();
     let checks = checks.iter().filter(|frontend| frontend.kind == FrontendKind::HealthCheck);
     assert_eq!(checks.map(|frontend| frontend.address.to_string()).collect::<Vec<_>>(), [NODE_1, NODE_2]);

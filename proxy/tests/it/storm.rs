@@ -51,7 +51,8 @@ struct Storm {
 impl Storm {
     /// The addresses of the Service with that number: ClusterIP, node port, external address.
     fn addresses(number: u8) -> [String; 3] {
-        let (node, port) = (if number.is_multiple_of(2) { "172.18.0.2" } else { "172.18.0.3" }, 30_000 + u16::from(number));
+        let (node, port) =
+            (if number.is_multiple_of(2) { "172.18.0.2" } else { "172.18.0.3" }, 30_000 + u16::from(number));
         [format!("10.96.0.{number}:80"), format!("{node}:{port}"), format!("192.0.2.{number}:80")]
     }
 
@@ -116,7 +117,13 @@ impl Storm {
 }
 
 /// Connects to all addresses by turns, and notes who answers.
-async fn connect(client: Host, ledger: Arc<Mutex<Ledger>>, over: Arc<AtomicBool>, answered: Arc<AtomicUsize>, seed: u64) {
+async fn connect(
+    client: Host,
+    ledger: Arc<Mutex<Ledger>>,
+    over: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
+    seed: u64,
+) {
     let mut rng = SmallRng::seed_from_u64(seed);
     while !over.load(Ordering::Relaxed) {
         let address = Storm::addresses(rng.random_range(1..=32)).choose(&mut rng).expect("an address").clone();
