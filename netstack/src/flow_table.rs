@@ -373,9 +373,10 @@ impl FlowTable {
         false
     }
 
-    /// Forgets the flows of a protocol (its IANA number) for which `keep` is false.
-    pub(crate) fn retain(&mut self, protocol: u8, now: Instant, mut keep: impl FnMut(&FlowInfo) -> bool) {
-        let of_protocol = self.flows.iter().filter(|(_, flow)| flow.original.protocol == protocol);
+    /// Forgets the flows, or those of a protocol (its IANA number), for which `keep` is false.
+    pub(crate) fn retain(&mut self, protocol: Option<u8>, now: Instant, mut keep: impl FnMut(&FlowInfo) -> bool) {
+        let of_protocol =
+            self.flows.iter().filter(|(_, flow)| protocol.is_none_or(|only| flow.original.protocol == only));
         let ids: Vec<_> = of_protocol.filter(|(_, flow)| !keep(&flow.info(now))).map(|(id, _)| id).collect();
         for id in ids {
             self.remove(id);

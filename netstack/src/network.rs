@@ -30,7 +30,7 @@ pub struct Config {
 /// Lives on the tokio runtime it was made on; ends when [`Network::stop`] is called or the last handle - of the network or
 /// of anything attached to it - is dropped.
 ///
-/// Hooks and the closures given to [`Network::retain_udp_flows`] run with the network's lock held: they must not call back into it.
+/// Hooks and the closures given to [`Network::retain_flows`] run with the network's lock held: they must not call back into it.
 #[derive(Clone, Debug)]
 pub struct Network {
     shared: Arc<Shared>,
@@ -178,10 +178,14 @@ impl Network {
         self.shared.with(|core| core.switch.reevaluate());
     }
 
-    /// Forgets the UDP flows for which `keep` is false; their next packet makes a new flow. (TCP connections end with their
-    /// hosts.)
+    /// Forgets the flows for which `keep` is false; their next packet makes a new flow.
+    pub fn retain_flows(&self, keep: impl FnMut(&FlowInfo) -> bool) {
+        self.shared.with(|core| core.switch.flows.retain(None, core.now, keep));
+    }
+
+    /// The same for UDP flows only: others are not even looked at.
     pub fn retain_udp_flows(&self, keep: impl FnMut(&FlowInfo) -> bool) {
-        self.shared.with(|core| core.switch.flows.retain(protocol::UDP, core.now, keep));
+        self.shared.with(|core| core.switch.flows.retain(Some(protocol::UDP), core.now, keep));
     }
 
     /// Changes how long flows are remembered, at once and for those that are there too.
