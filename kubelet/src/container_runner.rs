@@ -312,9 +312,8 @@ impl Runner {
             );
             self.kubelet.event(&pod, "Normal", "StandIn", &text);
         }
-        let (pod_ip, host_ip) = (self.sandbox.ip.to_string(), self.kubelet.config.node_ip.to_string());
-        let env =
-            environment::variables(&pod, &self.spec, &pod_ip, &host_ip, base, &references).map_err(config_error)?;
+        let addresses = self.sandbox.addresses(&self.kubelet);
+        let env = environment::variables(&pod, &self.spec, &addresses, base, &references).map_err(config_error)?;
         for arg in &mut resolved.args {
             *arg = environment::expand(arg, &env);
         }
@@ -359,7 +358,7 @@ impl Runner {
     }
 
     fn target<'a>(&'a self, instance: &'a Arc<Instance>) -> Target<'a> {
-        Target { container: &self.spec, instance, node: self.kubelet.node_host(), pod_ip: self.sandbox.ip }
+        Target { container: &self.spec, instance, node: self.kubelet.node_host(), pod_ip: self.sandbox.ip() }
     }
 
     /// Watches over a running container: its own end, its probes, the order to stop.

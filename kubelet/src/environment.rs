@@ -4,6 +4,7 @@
 
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, Pod, Secret, Service};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// A reference that could not be resolved: the container waits with `CreateContainerConfigError`.
@@ -18,6 +19,15 @@ pub struct References {
     pub config_maps: BTreeMap<String, Arc<ConfigMap>>,
     /// Secrets of the pod's namespace by name.
     pub secrets: BTreeMap<String, Arc<Secret>>,
+}
+
+/// Where a pod is, for the downward API: the primary family's address first.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses<'a> {
+    /// The pod's own addresses.
+    pub pod: &'a [IpAddr],
+    /// Its node's.
+    pub host: &'a [IpAddr],
 }
 
 /// The variables of Services that exist when the container starts: those of the pod's namespace if `links`, and `kubernetes`.
@@ -69,8 +79,7 @@ pub fn service_variables(services: &[Arc<Service>], namespace: &str, links: bool
 pub fn variables(
     pod: &Pod,
     container: &Container,
-    pod_ip: &str,
-    host_ip: &str,
+    addresses: &Addresses<'_>,
     base: Vec<(String, String)>,
     references: &References,
 ) -> Result<Vec<(String, String)>, ConfigError> {
@@ -101,7 +110,7 @@ pub fn variables(
     }
     for variable in container.env.iter().flatten() {
         let value = match (&variable.value, &variable.value_from) {
-            (_, Some(source)) => match from_source(pod, container, pod_ip, host_ip, source, references)? {
+            (_, Some(source)) => match from_source(pod, container, addresses, source, references)? {
                 Some(value) => value,
                 None => continue,
             },
@@ -123,13 +132,12 @@ pub fn variables(
 fn from_source(
     pod: &Pod,
     container: &Container,
-    pod_ip: &str,
-    host_ip: &str,
+    addresses: &Addresses<'_>,
     source: &EnvVarSource,
     references: &References,
 ) -> Result<Option<String>, ConfigError> {
     if let Some(field) = &source.field_ref {
-        return pod_field(pod, pod_ip, host_ip, &field.field_path)
+        return pod_field(pod, addresses, &field.field_path)
             .map(Some)
             .ok_or_else(|| ConfigError(format!("unsupported fieldPath: {}", field.field_path)));
     }
@@ -164,8 +172,12 @@ fn missing_key(kind: &str, name: &str, key: &str, exists: bool) -> String {
     if exists { format!("couldn't find key {key} in {kind} {name:?}") } else { format!("{kind} {name:?} not found") }
 }
 
+fn joined(ips: &[IpAddr]) -> String {
+    ips.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",")
+}
+
 /// A field of the downward API.
-pub fn pod_field(pod: &Pod, pod_ip: &str, host_ip: &str, path: &str) -> Option<String> {
+pub fn pod_field(pod: &Pod, addresses: &Addresses<'_>, path: &str) -> Option<String> {
     let metadata = &pod.metadata;
     let spec = pod.spec.as_ref()?;
     let keyed = |prefix: &str| path.strip_prefix(prefix)?.strip_suffix("']").map(str::to_owned);
@@ -181,8 +193,10 @@ pub fn pod_field(pod: &Pod, pod_ip: &str, host_ip: &str, path: &str) -> Option<S
         "metadata.annotations" => Some(lines(&metadata.annotations)),
         "spec.nodeName" => Some(spec.node_name.clone().unwrap_or_default()),
         "spec.serviceAccountName" => Some(spec.service_account_name.clone().unwrap_or_else(|| "default".into())),
-        "status.hostIP" | "status.hostIPs" => Some(host_ip.to_owned()),
-        "status.podIP" | "status.podIPs" => Some(pod_ip.to_owned()),
+        "status.hostIP" => Some(joined(addresses.host.get(..1)?)),
+        "status.hostIPs" => Some(joined(addresses.host)),
+        "status.podIP" => Some(joined(addresses.pod.get(..1)?)),
+        "status.podIPs" => Some(joined(addresses.pod)),
         _ => {
             if let Some(key) = keyed("metadata.labels['") {
                 return Some(metadata.labels.as_ref().and_then(|all| all.get(&key).cloned()).unwrap_or_default());

@@ -17,7 +17,7 @@ use kube::api::{Api, PostParams};
 use netstack::{Host, Network, PortTag};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
@@ -58,10 +58,10 @@ pub trait SandboxHooks: Send + Sync + 'static {
 pub struct Config {
     /// The Node's name.
     pub node_name: String,
-    /// The node's address on the network.
-    pub node_ip: IpAddr,
-    /// The node's podCIDR: network and prefix length.
-    pub pod_network: (Ipv4Addr, u8),
+    /// The node's addresses on the network, at most one of each family, the primary family's first.
+    pub node_ips: Vec<IpAddr>,
+    /// The node's podCIDRs in the same order: network and prefix length.
+    pub pod_networks: Vec<(IpAddr, u8)>,
     /// Further labels of the Node.
     pub labels: BTreeMap<String, String>,
     /// CPUs, bytes of memory, and number of pods.
@@ -154,11 +154,11 @@ impl Kubelet {
         let node = config.node_name.clone();
         let tag = PortTag(config.tags.fetch_add(1, Ordering::Relaxed));
         let node_host = network
-            .attach_host(&[config.node_ip], tag)
+            .attach_host(&config.node_ips, tag)
             .map_err(|source| StartError::Attach { node: node.clone(), source })?;
         let (recorder, write_events) = Recorder::new(client.clone(), node.clone());
         let shared = Arc::new(Shared {
-            ipam: Ipam::new(config.pod_network.0, config.pod_network.1),
+            ipam: Ipam::new(&config.pod_networks),
             services: informers.of(),
             activity: informers.activity().clone(),
             node_host,

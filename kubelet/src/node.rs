@@ -19,8 +19,7 @@ const LEASE_RENEWAL: Duration = Duration::from_secs(10);
 pub(crate) async fn register(kubelet: &Arc<Shared>) -> Result<(), kube::Error> {
     let config = &kubelet.config;
     let api: Api<Node> = Api::all(kubelet.client.clone());
-    let (network, prefix) = config.pod_network;
-    let cidr = format!("{network}/{prefix}");
+    let cidrs: Vec<String> = config.pod_networks.iter().map(|(network, prefix)| format!("{network}/{prefix}")).collect();
     let mut labels = json!({
         "kubernetes.io/hostname": config.node_name, "kubernetes.io/os": "linux", "kubernetes.io/arch": architecture(),
         "beta.kubernetes.io/os": "linux", "beta.kubernetes.io/arch": architecture(),
@@ -31,7 +30,7 @@ pub(crate) async fn register(kubelet: &Arc<Shared>) -> Result<(), kube::Error> {
     }
     let node: Node = serde_json::from_value(json!({
         "metadata": {"name": config.node_name, "labels": labels},
-        "spec": {"podCIDR": cidr, "podCIDRs": [cidr], "providerID": format!("coracle://{}", config.node_name)},
+        "spec": {"podCIDR": cidrs.first(), "podCIDRs": cidrs, "providerID": format!("coracle://{}", config.node_name)},
     }))
     .map_err(kube::Error::SerdeError)?;
     match api.create(&PostParams::default(), &node).await {
@@ -62,11 +61,14 @@ fn status(kubelet: &Shared, ready: bool) -> Value {
         json!({"type": kind, "status": if status { "True" } else { "False" }, "reason": reason, "message": message,
             "lastHeartbeatTime": now, "lastTransitionTime": now})
     };
+    let internal = config.node_ips.iter().map(|ip| json!({"type": "InternalIP", "address": ip}));
+    let addresses: Vec<Value> =
+        internal.chain([json!({"type": "Hostname", "address": config.node_name})]).collect();
     let (cpus, memory, pods) = config.capacity;
     let capacity = json!({"cpu": cpus.to_string(), "memory": format!("{}Ki", memory / 1024), "pods": pods.to_string(),
         "ephemeral-storage": "100Gi"});
     json!({
-        "addresses": [{"type": "InternalIP", "address": config.node_ip.to_string()}, {"type": "Hostname", "address": config.node_name}],
+        "addresses": addresses,
         "capacity": capacity,
         "allocatable": capacity,
         "conditions": [

@@ -203,8 +203,8 @@ impl PodWorker {
         let inputs = Inputs {
             pod: &self.pod,
             records,
-            ip: sandbox.map(|sandbox| sandbox.ip),
-            node_ip: self.kubelet.config.node_ip,
+            ips: sandbox.map_or(&[], |sandbox| &sandbox.ips),
+            node_ips: &self.kubelet.config.node_ips,
             started: self.started,
             now: self.kubelet.now(),
             failed: self.failed.clone(),

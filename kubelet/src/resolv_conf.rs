@@ -97,21 +97,19 @@ fn option(word: &str) -> (String, Option<String>) {
     }
 }
 
-/// 9.4.
-pub fn hosts(pod: &Pod, pod_ip: IpAddr, zone: &str) -> String {
+/// 9.4, with a line for each of the pod's addresses.
+pub fn hosts(pod: &Pod, pod_ips: &[IpAddr], zone: &str) -> String {
     let spec = pod.spec.clone().unwrap_or_default();
     let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
     let hostname = hostname(pod);
     let mut text = String::from(
         "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
     );
-    match spec.subdomain.as_deref().filter(|subdomain| !subdomain.is_empty()) {
-        Some(subdomain) => {
-            let _ = writeln!(text, "{pod_ip}\t{hostname}.{subdomain}.{namespace}.svc.{zone}\t{hostname}");
-        }
-        None => {
-            let _ = writeln!(text, "{pod_ip}\t{hostname}");
-        }
+    for pod_ip in pod_ips {
+        let _ = match spec.subdomain.as_deref().filter(|subdomain| !subdomain.is_empty()) {
+            Some(subdomain) => writeln!(text, "{pod_ip}\t{hostname}.{subdomain}.{namespace}.svc.{zone}\t{hostname}"),
+            None => writeln!(text, "{pod_ip}\t{hostname}"),
+        };
     }
     let aliases = spec.host_aliases.unwrap_or_default();
     if !aliases.is_empty() {
@@ -165,8 +163,10 @@ mod tests {
     #[test]
     fn rule_9_4_the_pods_own_name_stands_in_its_hosts_file() {
         let spec = json!({"containers": [], "subdomain": "db-headless", "hostAliases": [{"ip": "192.0.2.7", "hostnames": ["a", "b"]}]});
-        let text = hosts(&pod(spec), "10.244.1.5".parse().expect("an address"), "cluster.local");
+        let ips = ["10.244.1.5", "fd00:10:244:1::5"].map(|ip| ip.parse().expect("an address"));
+        let text = hosts(&pod(spec), &ips, "cluster.local");
         assert!(text.contains("10.244.1.5\tdb-0.db-headless.prod.svc.cluster.local\tdb-0\n"));
+        assert!(text.contains("fd00:10:244:1::5\tdb-0.db-headless.prod.svc.cluster.local\tdb-0\n"));
         assert!(text.ends_with("192.0.2.7\ta\tb\n"));
     }
 }

@@ -1,6 +1,6 @@
 //! The pod sandbox: the pod's address, its host on the network, its volumes and name files, shared by its containers.
 
-use crate::environment::{ConfigError, References};
+use crate::environment::{Addresses, ConfigError, References};
 use crate::files::Files;
 use crate::kubelet::Shared;
 use crate::resolv_conf;
@@ -12,7 +12,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub(crate) struct Sandbox {
-    pub(crate) ip: IpAddr,
+    /// Its addresses, the primary family's first.
+    pub(crate) ips: Vec<IpAddr>,
     pub(crate) host: Host,
     pub(crate) hostname: String,
     pub(crate) hosts: String,
@@ -36,22 +37,21 @@ impl Sandbox {
     pub(crate) async fn create(kubelet: &Arc<Shared>, pod: &core::Pod) -> Result<Sandbox, SandboxError> {
         let spec = pod.spec.clone().unwrap_or_default();
         let own_network = spec.host_network != Some(true);
-        let (ip, host) = if own_network {
-            let wanted = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()?.parse().ok());
-            let ip = kubelet.ipam.allocate(wanted)?;
-            let attached = kubelet.network.attach_host(&[ip.into()], kubelet.next_tag());
-            let host = attached.inspect_err(|_| kubelet.ipam.release(ip))?;
-            kubelet.config.hooks.before_start(pod, &[ip.into()]).await;
-            (IpAddr::from(ip), host)
+        let (ips, host) = if own_network {
+            let ips = kubelet.ipam.allocate(&known_addresses(pod))?;
+            let attached = kubelet.network.attach_host(&ips, kubelet.next_tag());
+            let host = attached.inspect_err(|_| kubelet.ipam.release(&ips))?;
+            kubelet.config.hooks.before_start(pod, &ips).await;
+            (ips, host)
         } else {
-            (kubelet.config.node_ip, kubelet.node_host().clone())
+            (kubelet.config.node_ips.clone(), kubelet.node_host().clone())
         };
         let dns = &kubelet.config.dns;
         Ok(Sandbox {
-            ip,
+            hosts: resolv_conf::hosts(pod, &ips, &dns.zone),
+            ips,
             host,
             hostname: if own_network { resolv_conf::hostname(pod) } else { kubelet.config.node_name.clone() },
-            hosts: resolv_conf::hosts(pod, ip, &dns.zone),
             resolv_conf: resolv_conf::resolv_conf(pod, dns),
             volumes: spec.volumes.iter().flatten().map(|volume| (volume.name.clone(), Files::new())).collect(),
             own_network,
@@ -74,8 +74,8 @@ impl Sandbox {
         if let Some(wanted) = spec.volumes.iter().flatten().find_map(wants_token) {
             credentials.token = kubelet.token(pod, &wanted).await?;
         }
-        let (pod_ip, host_ip) = (self.ip.to_string(), kubelet.config.node_ip.to_string());
-        let sources = Sources { pod, pod_ip: &pod_ip, host_ip: &host_ip, references, credentials: &credentials };
+        let addresses = self.addresses(kubelet);
+        let sources = Sources { pod, addresses: &addresses, references, credentials: &credentials };
         for volume in spec.volumes.iter().flatten() {
             volumes::fill(volume, &self.volumes[&volume.name], &sources)?;
         }
@@ -88,9 +88,24 @@ impl Sandbox {
             return;
         }
         self.host.shutdown();
-        kubelet.config.hooks.removed(&[self.ip]);
-        if let IpAddr::V4(ip) = self.ip {
-            kubelet.ipam.release(ip);
-        }
+        kubelet.config.hooks.removed(&self.ips);
+        kubelet.ipam.release(&self.ips);
     }
+
+    /// The primary address.
+    pub(crate) fn ip(&self) -> IpAddr {
+        self.ips.first().copied().unwrap_or(IpAddr::from([0; 4]))
+    }
+
+    /// What the downward API says of the pod's place.
+    pub(crate) fn addresses<'a>(&'a self, kubelet: &'a Shared) -> Addresses<'a> {
+        Addresses { pod: &self.ips, host: &kubelet.config.node_ips }
+    }
+}
+
+/// The addresses that a pod has had in an earlier life of the cluster.
+fn known_addresses(pod: &core::Pod) -> Vec<IpAddr> {
+    let Some(status) = &pod.status else { return Vec::new() };
+    let listed = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str());
+    listed.chain(status.pod_ip.as_deref()).filter_map(|ip| ip.parse().ok()).collect()
 }

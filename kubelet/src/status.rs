@@ -11,8 +11,9 @@ use std::net::IpAddr;
 pub(crate) struct Inputs<'a> {
     pub(crate) pod: &'a core::Pod,
     pub(crate) records: &'a Records,
-    pub(crate) ip: Option<IpAddr>,
-    pub(crate) node_ip: IpAddr,
+    /// Its addresses, the primary family's first; none before it has a sandbox.
+    pub(crate) ips: &'a [IpAddr],
+    pub(crate) node_ips: &'a [IpAddr],
     pub(crate) started: Timestamp,
     pub(crate) now: Timestamp,
     /// A reason that fails the pod whatever its containers do, such as `DeadlineExceeded`.
@@ -72,7 +73,7 @@ pub(crate) fn status(inputs: &Inputs<'_>) -> Value {
         .clone()
         .or_else(|| (!gates_open).then(|| ("ReadinessGatesNotReady", "a readiness gate is not open".to_owned())));
     let mut conditions = vec![
-        condition(inputs, "PodReadyToStartContainers", inputs.ip.is_some() && !over, None),
+        condition(inputs, "PodReadyToStartContainers", !inputs.ips.is_empty() && !over, None),
         condition(
             inputs,
             "Initialized",
@@ -92,8 +93,8 @@ pub(crate) fn status(inputs: &Inputs<'_>) -> Value {
     let mut status = json!({
         "phase": phase,
         "conditions": conditions,
-        "hostIP": inputs.node_ip.to_string(),
-        "hostIPs": [{"ip": inputs.node_ip.to_string()}],
+        "hostIP": inputs.node_ips.first(),
+        "hostIPs": listed(inputs.node_ips),
         "startTime": Time(inputs.started),
         "qosClass": qos_class(&spec),
         "containerStatuses": statuses(&spec.containers),
@@ -107,15 +108,19 @@ pub(crate) fn status(inputs: &Inputs<'_>) -> Value {
         let list: Vec<Value> = names.filter_map(|name| container_status(inputs.records, name)).collect();
         status["ephemeralContainerStatuses"] = list.into();
     }
-    if let Some(ip) = inputs.ip {
-        status["podIP"] = ip.to_string().into();
-        status["podIPs"] = json!([{"ip": ip.to_string()}]);
+    if let Some(ip) = inputs.ips.first() {
+        status["podIP"] = json!(ip);
+        status["podIPs"] = listed(inputs.ips);
     }
     if let Some((reason, message)) = &inputs.failed {
         status["reason"] = (*reason).into();
         status["message"] = message.as_str().into();
     }
     status
+}
+
+fn listed(ips: &[IpAddr]) -> Value {
+    ips.iter().map(|ip| json!({"ip": ip})).collect()
 }
 
 fn exit_code(record: &Record) -> Option<i32> {

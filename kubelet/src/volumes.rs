@@ -1,6 +1,6 @@
 //! Volumes of virtual pods: one file tree per volume, mounted into the containers that ask for it.
 
-use crate::environment::{ConfigError, References, pod_field};
+use crate::environment::{Addresses, ConfigError, References, pod_field};
 use crate::files::Files;
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::{Container, DownwardAPIVolumeFile, KeyToPath, Pod, Volume};
@@ -16,8 +16,7 @@ pub(crate) struct Credentials {
 /// What volumes are made from.
 pub(crate) struct Sources<'a> {
     pub(crate) pod: &'a Pod,
-    pub(crate) pod_ip: &'a str,
-    pub(crate) host_ip: &'a str,
+    pub(crate) addresses: &'a Addresses<'a>,
     pub(crate) references: &'a References,
     pub(crate) credentials: &'a Credentials,
 }
@@ -144,7 +143,7 @@ fn downward(
 ) -> Result<(), ConfigError> {
     for item in items {
         let Some(field) = &item.field_ref else { continue };
-        let value = pod_field(sources.pod, sources.pod_ip, sources.host_ip, &field.field_path)
+        let value = pod_field(sources.pod, sources.addresses, &field.field_path)
             .ok_or_else(|| ConfigError(format!("unsupported fieldPath: {}", field.field_path)))?;
         let mode = item.mode.or(mode).unwrap_or(0o644) as u32;
         content.insert(item.path.clone(), (value.into(), mode));
