@@ -2,23 +2,29 @@
 //!
 //! Written through the API, as anybody else would; what stands there already (from an earlier run) stays.
 
-use crate::cluster::{Addresses, ZONE};
+use crate::addresses::Addresses;
+use crate::cluster::ZONE;
 use crate::in_process::{self, API_PORT};
 use anyhow::{Context, Result};
 use apiserver::ApiServer;
 use apiserver::authn::UserInfo;
 use apiserver::flow_control;
 use apiserver::rbac_bootstrap;
+use apiserver::registry::Finding;
 use futures::future::try_join_all;
 use http::Method;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kubelet::FUNCTION_IMAGE;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 /// Name of the in-process function that is the DNS server.
 pub(crate) const DNS_FUNCTION: &str = "dns";
 
+const SERVICE_CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
+
 /// Writes what is missing.
-pub(crate) async fn objects(api: &ApiServer, addresses: &Addresses) -> Result<()> {
+pub(crate) async fn objects(api: &ApiServer, addresses: &Addresses, nodes: u32) -> Result<()> {
     let client = in_process::client(api, UserInfo::admin());
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
@@ -58,10 +64,14 @@ pub(crate) async fn objects(api: &ApiServer, addresses: &Addresses) -> Result<()
         let namespace = service["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
         create(&client, &format!("/api/v1/namespaces/{namespace}/services"), &service).await?;
     }
-    let (network, prefix) = addresses.services;
+    let networks: Vec<String> =
+        addresses.service_networks().iter().map(|(network, prefix)| format!("{network}/{prefix}")).collect();
     let range = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
-        "spec": {"cidrs": [format!("{network}/{prefix}")]}});
-    create(&client, "/apis/networking.k8s.io/v1/servicecidrs", &range).await?;
+        "spec": {"cidrs": networks}});
+    if !created(&client, SERVICE_CIDRS, &range).await? && addresses.ipv6.is_some() {
+        add_second_family(&client, &range).await?;
+    }
+    forget_other_nodes(&client, addresses, nodes).await?;
     create(&client, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &kubernetes_slice(addresses))
         .await?;
     create(&client, "/api/v1/namespaces/default/endpoints", &kubernetes_endpoints(addresses)).await?;
@@ -71,6 +81,66 @@ pub(crate) async fn objects(api: &ApiServer, addresses: &Addresses) -> Result<()
 
 async fn create(client: &kube::Client, path: &str, object: &Value) -> Result<()> {
     created(client, path, object).await.map(drop)
+}
+
+/// Gives what an earlier, single-stack run has left its second family: the range of Services and the DNS Service.
+async fn add_second_family(client: &kube::Client, wanted: &Value) -> Result<()> {
+    let path = format!("{SERVICE_CIDRS}/kubernetes");
+    let mut range = send(client, Method::GET, &path, &Value::Null).await?;
+    // As upstream's: one network may be joined by a second; whoever has set another one up has meant it.
+    if range["spec"]["cidrs"].as_array().is_some_and(|known| known.len() == 1 && known[0] == wanted["spec"]["cidrs"][0]) {
+        range["spec"]["cidrs"] = wanted["spec"]["cidrs"].clone();
+        send(client, Method::PUT, &path, &range).await?;
+    }
+    let path = "/api/v1/namespaces/kube-system/services/kube-dns";
+    let mut service = send(client, Method::GET, path, &Value::Null).await?;
+    if service["spec"]["clusterIPs"].as_array().is_some_and(|ips| ips.len() == 1) {
+        service["spec"]["ipFamilyPolicy"] = "PreferDualStack".into();
+        send(client, Method::PUT, path, &service).await?;
+    }
+    Ok(())
+}
+
+/// Removes nodes whose podCIDRs an earlier run has made in fewer or more families: a node's never change, so it registers anew.
+async fn forget_other_nodes(client: &kube::Client, addresses: &Addresses, nodes: u32) -> Result<()> {
+    let known = send(client, Method::GET, "/api/v1/nodes", &Value::Null).await?;
+    for index in 1..=nodes {
+        let name = format!("node-{index}");
+        let cidrs: Vec<String> =
+            addresses.pod_networks_of(index).iter().map(|(network, prefix)| format!("{network}/{prefix}")).collect();
+        let is_other = |node: &&Value| node["metadata"]["name"] == *name && node["spec"]["podCIDRs"] != json!(cidrs);
+        if known["items"].as_array().into_iter().flatten().any(|node| is_other(&node)) {
+            send(client, Method::DELETE, &format!("/api/v1/nodes/{name}"), &Value::Null).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Tells as Events what was wrong with allocations when the store was opened, and what has been put right since. Never ends.
+pub(crate) async fn keep_repaired(api: ApiServer, found: Vec<Finding>) {
+    let client = in_process::client(&api, UserInfo::admin());
+    let (sender, mut findings) = mpsc::unbounded_channel();
+    for finding in found {
+        // The receiver is here.
+        let _ = sender.send(finding);
+    }
+    let tell = async {
+        while let Some(Finding { object, reason, message }) = findings.recv().await {
+            tracing::warn!(%object, reason, message, "allocation repaired");
+            let now = Time(api.now());
+            let namespace = object["namespace"].as_str().unwrap_or("default");
+            let name = object["name"].as_str().unwrap_or_default().replace(':', "-");
+            let event = json!({"apiVersion": "v1", "kind": "Event",
+                "metadata": {"generateName": format!("{name}."), "namespace": namespace},
+                "involvedObject": object, "type": "Warning", "reason": reason, "message": message, "count": 1,
+                "firstTimestamp": now, "lastTimestamp": now, "source": {"component": "ipallocator-repair-controller"}});
+            let path = format!("/api/v1/namespaces/{namespace}/events");
+            if let Err(error) = send(&client, Method::POST, &path, &event).await {
+                tracing::debug!(%error, "event not written");
+            }
+        }
+    };
+    tokio::join!(api.keep_repaired(sender), tell);
 }
 
 /// Creates an object; false if there is one of its name.
@@ -146,12 +216,17 @@ fn kubernetes_endpoints(addresses: &Addresses) -> Value {
 }
 
 fn dns_service(addresses: &Addresses) -> Value {
-    json!({"apiVersion": "v1", "kind": "Service",
+    let ips = addresses.dns_addresses();
+    let mut service = json!({"apiVersion": "v1", "kind": "Service",
         "metadata": {"name": "kube-dns", "namespace": "kube-system",
             "labels": {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"}},
-        "spec": {"clusterIP": addresses.dns().to_string(), "selector": {"k8s-app": "kube-dns"}, "ports": [
+        "spec": {"clusterIP": ips[0], "clusterIPs": ips, "selector": {"k8s-app": "kube-dns"}, "ports": [
             {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53},
-            {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53}]}})
+            {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53}]}});
+    if addresses.ipv6.is_some() {
+        service["spec"]["ipFamilyPolicy"] = "PreferDualStack".into();
+    }
+    service
 }
 
 fn dns_deployment() -> Value {

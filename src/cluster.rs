@@ -2,6 +2,7 @@
 //!
 //! Only wiring: which component gets which informer, identity, address and hook. What they do is in their crates.
 
+use crate::addresses::{Addresses, Ipv6Addresses};
 use crate::bootstrap;
 use crate::cni_profile::{self, CniProfile};
 use crate::dns_options::DnsOptions;
@@ -38,7 +39,7 @@ use kubelet::{Clock, Functions, Kubelet};
 use netstack::{Gateway, GatewayConfig, Hooks, Host, Network};
 use policy::Policy;
 use proxy::Proxy;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -51,58 +52,6 @@ pub const KUBERNETES_VERSION: &str = "v1.36.0";
 
 /// Zone of the cluster's names.
 pub const ZONE: &str = "cluster.local";
-
-/// Addresses of the virtual network; see `ARCHITECTURE.md`.
-#[derive(Clone, Debug)]
-pub struct Addresses {
-    /// Pods: node i has the i-th /24.
-    pub pods: (Ipv4Addr, u8),
-    /// Services.
-    pub services: (Ipv4Addr, u8),
-    /// The gateway, at which the API server is reached from inside too.
-    pub gateway: Ipv4Addr,
-    /// Means the loopback of the machine: `host.coracle.internal`.
-    pub host: Ipv4Addr,
-    /// The machine itself, if it is on the network: [`HostNetwork::Tun`].
-    pub machine: Ipv4Addr,
-    /// LoadBalancer Services.
-    pub load_balancers: (Ipv4Addr, u8),
-}
-
-impl Default for Addresses {
-    fn default() -> Self {
-        Addresses {
-            pods: (Ipv4Addr::new(10, 244, 0, 0), 16),
-            services: (Ipv4Addr::new(10, 96, 0, 0), 12),
-            gateway: Ipv4Addr::new(172, 18, 0, 1),
-            host: Ipv4Addr::new(172, 18, 0, 254),
-            machine: Ipv4Addr::new(172, 18, 0, 253),
-            load_balancers: (Ipv4Addr::new(172, 18, 255, 0), 24),
-        }
-    }
-}
-
-impl Addresses {
-    /// The address of node i, from 1.
-    pub fn node(&self, index: u32) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.gateway) + index)
-    }
-
-    /// The `kubernetes` Service.
-    pub fn kubernetes(&self) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.services.0) + 1)
-    }
-
-    /// The `kube-dns` Service.
-    pub fn dns(&self) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.services.0) + 10)
-    }
-
-    /// podCIDR of node i, from 1.
-    pub fn pod_network(&self, index: u32) -> (Ipv4Addr, u8) {
-        (Ipv4Addr::from(u32::from(self.pods.0) + (index << 8)), 24)
-    }
-}
 
 /// How a cluster is to be.
 #[derive(Clone, Debug)]
@@ -224,6 +173,12 @@ impl Builder {
         self
     }
 
+    /// Gives nodes, pods and (as their `ipFamilyPolicy` says) Services an IPv6 address beside their IPv4 one.
+    pub fn dual_stack(mut self, dual_stack: bool) -> Self {
+        self.addresses.ipv6 = dual_stack.then(Ipv6Addresses::default);
+        self
+    }
+
     /// Starts the cluster. When this returns, the API answers, the nodes are Ready and DNS answers.
     ///
     /// # Errors
@@ -284,10 +239,13 @@ impl Builder {
             ..apiserver::Config::default()
         };
         let networking = apiserver::kinds::Networking {
-            service_cidrs: vec![apiserver::kinds::Cidr {
-                address: self.addresses.services.0.into(),
-                prefix: self.addresses.services.1,
-            }],
+            service_cidrs: self
+                .addresses
+                .service_networks()
+                .into_iter()
+                .map(|(address, prefix)| apiserver::kinds::Cidr { address, prefix })
+                .collect(),
+            dual_stack: self.addresses.ipv6.is_some(),
             seed,
             ..apiserver::kinds::Networking::default()
         };
@@ -295,7 +253,8 @@ impl Builder {
         apiserver::install_defaults(&api, &tokens, &pki.signer);
         api.follow_flow_control().await;
         api.add_routes(snapshot::routes(archive));
-        bootstrap::objects(&api, &self.addresses).await.context("the cluster's own objects cannot be written")?;
+        let found = api.repair().await.map_err(|why| anyhow::anyhow!("allocations cannot be checked: {}", why.message))?;
+        bootstrap::objects(&api, &self.addresses, self.nodes).await.context("the cluster's own objects cannot be written")?;
         progress("apiserver");
 
         let activity = Activity::default();
@@ -306,18 +265,19 @@ impl Builder {
         tasks.spawn(async move { expiring.expire_events(EVENT_TTL).await });
         let counting = api.clone();
         tasks.spawn(async move { counting.keep_quotas(QUOTA_RESYNC).await });
+        tasks.spawn(bootstrap::keep_repaired(api.clone(), found));
         tasks.spawn(pki.keep_serving());
         let kept = api.clone();
         tasks.spawn(async move { kept.keep_flow_control().await });
-        let nodes: Vec<(String, IpAddr)> =
-            (1..=self.nodes).map(|index| (format!("node-{index}"), self.addresses.node(index).into())).collect();
-        let gateway_addresses = vec![self.addresses.gateway.into()];
-        let inside = [self.addresses.pods, self.addresses.services, (self.addresses.gateway, 16)];
+        let nodes: Vec<(String, Vec<IpAddr>)> =
+            (1..=self.nodes).map(|index| (format!("node-{index}"), self.addresses.node_addresses(index))).collect();
+        let gateway_addresses = self.addresses.gateways();
+        let inside = self.addresses.inside();
         let gateway = network
             .attach_gateway(GatewayConfig {
                 addresses: gateway_addresses.clone(),
-                aliases: vec![(self.addresses.host.into(), Ipv4Addr::LOCALHOST.into())],
-                inside: inside.iter().map(|(ip, prefix)| ((*ip).into(), *prefix)).collect(),
+                aliases: self.addresses.hosts(),
+                inside: inside.clone(),
                 forward: self.forward_outside,
             })
             .context("the gateway cannot be attached")?;
@@ -325,7 +285,7 @@ impl Builder {
             &informers,
             network.clone(),
             proxy::Config {
-                service_cidrs: vec![(self.addresses.services.0.into(), self.addresses.services.1)],
+                service_cidrs: self.addresses.service_networks(),
                 cluster_cidrs: profile.pod_networks(&self.addresses, self.nodes),
                 gateway_addresses,
                 seed,
@@ -337,7 +297,10 @@ impl Builder {
             &informers,
             network.clone(),
             policy::Config {
-                node_addresses: nodes.clone(),
+                node_addresses: nodes
+                    .iter()
+                    .flat_map(|(name, ips)| ips.iter().map(|ip| (name.clone(), *ip)))
+                    .collect(),
                 cluster_network_policies: true,
                 request_progress,
                 denial: self.deny_mode,
@@ -354,7 +317,8 @@ impl Builder {
         let node_resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         let mut dns_config = dns::Config::new(ZONE);
         dns_config.seed = seed;
-        dns_config.hosts = vec![("host.coracle.internal".to_owned(), self.addresses.host.into())];
+        let machine = |(inside, _)| ("host.coracle.internal".to_owned(), inside);
+        dns_config.hosts = self.addresses.hosts().into_iter().map(machine).collect();
         let usual = if self.forward_outside { dns::upstreams(&node_resolv_conf) } else { Vec::new() };
         self.dns.apply(&mut dns_config, usual);
         let dns = Arc::new(dns::start(&informers, dns_config));
@@ -378,10 +342,7 @@ impl Builder {
                 seed,
                 clock: controllers::Clock::starting_now(),
                 ca_pem: pki.authority.certificate().to_owned(),
-                load_balancer_pool: vec![format!(
-                    "{}/{}",
-                    self.addresses.load_balancers.0, self.addresses.load_balancers.1
-                )],
+                load_balancer_pool: self.addresses.load_balancer_networks(),
                 clients: Some(Clients(Arc::new({
                     let api = api.clone();
                     move |component| client(&api, identities::component(component))
@@ -403,11 +364,11 @@ impl Builder {
         let residents = Arc::new(Residents::default());
         let gate = Arc::new(PolicyGate { policy: policy.clone(), residents: residents.clone() });
         let mut kubelets = Vec::new();
-        for (index, (name, ip)) in (1..).zip(&nodes) {
+        for (index, (name, ips)) in (1..).zip(&nodes) {
             let config = kubelet::Config {
                 node_name: name.clone(),
-                node_ip: *ip,
-                pod_network: self.addresses.pod_network(index),
+                node_ips: ips.clone(),
+                pod_networks: self.addresses.pod_networks_of(index),
                 labels: profile.node_labels(index),
                 capacity: (4, 8 << 30, profile.pods_per_node()),
                 dns: cluster_dns.clone(),
@@ -425,20 +386,19 @@ impl Builder {
         let nodes = Arc::new(Nodes::new(kubelets, gateway.host()));
         api.set_pod_streams(nodes.clone());
         let asked = (&proxy, &policy, &dns, &nodes);
-        let networks = inside.iter().map(|(ip, prefix)| ((*ip).into(), *prefix)).collect();
         let known = (residents, self.addresses.gateway.into(), profile);
         let events = client(&api, identities::component("network-policy-events"));
         if let Some(warning) = profile.warning() {
             tasks
                 .spawn(cni_profile::tell_not_enforced(informers.clone(), events.clone(), warning, move || clock.now()));
         }
-        let sources = introspection::Sources::new(&informers, network.clone(), (cluster_dns, networks), asked, known);
+        let sources = introspection::Sources::new(&informers, network.clone(), (cluster_dns, inside), asked, known);
         tasks.spawn(introspection::install(&api, sources, events));
         progress("nodes");
 
         let mut server = Server::new(api.router(), pki.tls()?);
-        let inside = gateway.host().tcp_listen(in_process::API_PORT).context("the API's port inside the network")?;
-        tasks.spawn(in_process::serve_inside(inside, server.endpoint()));
+        let listening = gateway.host().tcp_listen(in_process::API_PORT).context("the API's port inside the network")?;
+        tasks.spawn(in_process::serve_inside(listening, server.endpoint()));
         let api_address = match listener {
             Some(listener) => Some(server.listen_tcp(listener).context("the API's listener")?),
             None => None,

@@ -159,10 +159,11 @@ impl CniProfile {
     /// Which addresses are pods': what comes from others and goes to a Service is masqueraded.
     pub(crate) fn pod_networks(self, addresses: &Addresses, nodes: u32) -> Vec<(IpAddr, u8)> {
         if !self.shares_node_network() {
-            return vec![(addresses.pods.0.into(), addresses.pods.1)];
+            return addresses.pod_networks();
         }
         let networks = (1..=nodes).map(|index| addresses.pod_network(index));
-        networks.map(|(network, prefix)| (network.into(), prefix)).collect()
+        let networks = networks.map(|(network, prefix)| (network.into(), prefix));
+        networks.chain(addresses.ipv6.as_ref().map(|v6| (v6.pods.0.into(), v6.pods.1))).collect()
     }
 
     /// Labels of the node with that number, from 1.

@@ -3,6 +3,7 @@
 //! [`Cluster::builder`] starts one inside a program or a test: a real API, controllers, scheduler, Services, DNS and
 //! NetworkPolicy, with real TCP/IP between its pods. The binary `coracle` is a command line around the same.
 
+mod addresses;
 mod bootstrap;
 mod cluster;
 mod cni_profile;
@@ -19,7 +20,8 @@ mod residents;
 mod signer;
 mod snapshot;
 
-pub use cluster::{Addresses, Builder, Cluster, KUBERNETES_VERSION, ZONE};
+pub use addresses::{Addresses, Ipv6Addresses};
+pub use cluster::{Builder, Cluster, KUBERNETES_VERSION, ZONE};
 pub use cni_profile::CniProfile;
 pub use dns_options::DnsPortError;
 pub use fixture::{FunctionPod, Output};

@@ -1,6 +1,7 @@
 //! Keys and secrets of a cluster: made once, kept in its data directory with mode 0600.
 
-use crate::cluster::{Addresses, ZONE};
+use crate::addresses::Addresses;
+use crate::cluster::ZONE;
 use anyhow::{Context, Result};
 use apiserver::certs::{CertificateAuthority, Identity, ServingCertificate, Tls};
 use apiserver::tokens::TokenSigner;
@@ -114,14 +115,14 @@ fn served(addresses: &Addresses, nodes: u32, listener: Option<SocketAddr>) -> (V
         Ipv4Addr::LOCALHOST.into(),
         Ipv6Addr::LOCALHOST.into(),
         addresses.kubernetes().into(),
-        addresses.gateway.into(),
-        // The machine as pods see it, where the API's own listener is reached too.
-        addresses.host.into(),
     ];
+    ips.extend(addresses.gateways());
+    // The machine as pods see it, where the API's own listener is reached too.
+    ips.extend(addresses.hosts().into_iter().map(|(inside, _)| inside));
     for index in 1..=nodes {
-        let node = addresses.node(index);
         names.push(format!("node-{index}"));
-        ips.extend([IpAddr::from(node), IpAddr::from(on_this_machine(node))]);
+        ips.extend(addresses.node_addresses(index));
+        ips.push(on_this_machine(addresses.node(index)).into());
     }
     match listener.map(|address| address.ip()) {
         Some(ip) if ip.is_unspecified() => {

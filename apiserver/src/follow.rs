@@ -108,6 +108,7 @@ async fn load<F: Fold>(store: &dyn Store, prefixes: &[&str], fold: &mut F) -> Re
         if complete {
             return at;
         }
+        tokio::task::yield_now().await;
     }
 }
 
@@ -126,7 +127,9 @@ async fn follow<F: Fold>(
             let mut next = Some(futures::future::select_all(watches.iter_mut().map(StreamExt::next)).await);
             // Everything that is there already goes into one new view.
             while let Some((batch, index, _)) = next {
-                let Some(Ok(batch)) = batch else { break 'watching };
+                // The store has been closed: there will be nothing more to follow.
+                let Some(batch) = batch else { return };
+                let Ok(batch) = batch else { break 'watching };
                 for event in &batch.events {
                     let value = (event.kind == EventKind::Put).then_some(&*event.kv.value);
                     fold.put(&event.kv.key, value);

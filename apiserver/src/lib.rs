@@ -43,6 +43,7 @@ mod metrics;
 mod middleware;
 mod negotiate;
 mod openapi_routes;
+mod repair;
 mod routes;
 mod selector;
 mod storage;

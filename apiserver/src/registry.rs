@@ -11,7 +11,7 @@ use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
-use store::{Compare, Operation, Store};
+use store::{Compare, KeyValue, Operation, Store};
 
 /// Text of a row: constant for built-in kinds.
 pub type Text = Cow<'static, str>;
@@ -170,6 +170,32 @@ pub trait Companion: Send + Sync {
         new: Option<&mut Value>,
         dry_run: bool,
     ) -> Result<(Vec<Compare>, Vec<Operation>), Status>;
+
+    /// Checks all it keeps against the objects it is kept for, and repairs it.
+    async fn repair(&self, _store: &dyn Store) -> Result<Vec<Finding>, Status> {
+        Ok(Vec::new())
+    }
+
+    /// Where it keeps what clients can delete, if they can.
+    fn kept_under(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Puts back what has been deleted there, if it is still needed. `lost`: as it was last.
+    async fn restore(&self, _store: &dyn Store, _lost: &KeyValue) -> Option<Finding> {
+        None
+    }
+}
+
+/// Something that was wrong, and whose affair it is: the makings of an Event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    /// The object, as an `ObjectReference`.
+    pub object: Value,
+    /// One word, in camel case.
+    pub reason: &'static str,
+    /// The words for people.
+    pub message: String,
 }
 
 impl std::fmt::Debug for ResourceKind {

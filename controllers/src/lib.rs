@@ -30,6 +30,7 @@ mod random;
 mod replica_set;
 mod scheduler;
 mod secret_tokens;
+mod service_cidr;
 mod session;
 mod stateful_set;
 mod volume_binding;
@@ -136,6 +137,7 @@ pub fn start(client: kube::Client, informers: Informers, config: Config) -> Cont
     pod_collection::start(&shared, &mut tasks);
     node_lifecycle::start(&shared, &mut tasks);
     load_balancer::start(&shared, &config, &mut tasks);
+    service_cidr::start(&shared, &mut tasks);
     garbage_collector::start(&shared, &mut tasks);
     namespace_deletion::start(&shared, &mut tasks);
     Controllers { tasks }

@@ -26,9 +26,14 @@ impl Random {
     pub(crate) fn name(&self, base: &str) -> String {
         let mut rng = self.0.lock();
         let suffix: String = (0..5).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())])).collect();
-        let end = base.char_indices().map(|(at, _)| at).nth(LONGEST_BASE).unwrap_or(base.len());
-        format!("{}{suffix}", &base[..end])
+        format!("{}{suffix}", self::base(base))
     }
+}
+
+/// As much of `base` as a generated name begins with.
+pub(crate) fn base(base: &str) -> &str {
+    let end = base.char_indices().map(|(at, _)| at).nth(LONGEST_BASE).unwrap_or(base.len());
+    &base[..end]
 }
 
 /// A short name for the content of `value`: equal values have equal hashes, in every run and on every machine.

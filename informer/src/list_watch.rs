@@ -150,6 +150,14 @@ impl<K: Resource> Informer<K> {
         objects.range(from..).take_while(|((ns, _), _)| ns == namespace).map(|(_, object)| object.clone()).collect()
     }
 
+    /// Every object of one namespace whose name begins with `prefix`, ordered by name.
+    pub fn list_named(&self, namespace: &str, prefix: &str) -> Vec<Arc<K>> {
+        let from = (namespace.to_owned(), prefix.to_owned());
+        let objects = self.0.objects.read();
+        let named = objects.range(from..).take_while(|((ns, name), _)| ns == namespace && name.starts_with(prefix));
+        named.map(|(_, object)| object.clone()).collect()
+    }
+
     /// Tells every change from now on, after everything that exists now.
     pub fn subscribe(&self) -> Changes<K> {
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -449,5 +457,6 @@ mod tests {
         assert_eq!(told, ["true one", "true two", "false one"]);
         assert_eq!(activity.working(), 0);
         assert_eq!(informer.list_in("a").len(), 1);
+        assert_eq!((informer.list_named("a", "tw").len(), informer.list_named("a", "tx").len()), (1, 0));
     }
 }

@@ -41,7 +41,11 @@ pub(crate) async fn register(kubelet: &Arc<Shared>) -> Result<(), kube::Error> {
         }
         Err(error) => return Err(error),
     }
-    let patch = json!({"status": status(kubelet, true)});
+    let mut patch = json!({"status": status(kubelet, true)});
+    // The list's merge key is the type, of which a dual-stack node has two alike: so it is replaced, as upstream's kubelet does.
+    if let Some(addresses) = patch["status"]["addresses"].as_array_mut() {
+        addresses.push(json!({"$patch": "replace"}));
+    }
     api.patch_status(&config.node_name, &PatchParams::default(), &Patch::Strategic(patch)).await?;
     Ok(())
 }

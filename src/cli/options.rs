@@ -11,6 +11,9 @@ pub(crate) struct ClusterOptions {
     /// Number of virtual nodes, 1 to 200
     #[arg(long, default_value_t = 2)]
     nodes: u32,
+    /// Give nodes, pods and Services IPv6 addresses beside the IPv4 ones
+    #[arg(long)]
+    dual_stack: bool,
     /// Seed of every choice, to repeat a run
     #[arg(long)]
     seed: Option<u64>,
@@ -60,6 +63,7 @@ impl ClusterOptions {
     /// A builder with these options.
     pub(crate) fn builder(&self) -> Builder {
         let builder = Cluster::builder().nodes(self.nodes).cni_profile(self.cni_profile);
+        let builder = builder.dual_stack(self.dual_stack);
         let builder = builder.deny_mode(match self.deny_mode {
             DenyMode::Drop => Denial::Drop,
             DenyMode::Reject => Denial::Reject,

@@ -1,6 +1,6 @@
 //! The TUN device, its address and routes, and the machine's resolver: Linux, `ip` of iproute2.
 
-use crate::cluster::Addresses;
+use crate::addresses::Addresses;
 use anyhow::{Context, Result, bail};
 use netstack::{Network, PortTag, TunDevice};
 use std::process::Stdio;

@@ -6,7 +6,7 @@
 
 mod report;
 
-use crate::cluster::Addresses;
+use crate::addresses::Addresses;
 use netstack::{Host, Protocol};
 use proxy::{ExternalFrontend, ExternalFrontends, FrontendKind, ServiceName};
 pub(crate) use report::Reporter;
@@ -90,7 +90,7 @@ pub(crate) struct HostPorts {
 
 impl HostPorts {
     pub(crate) fn new(gateway: Host, frontends: watch::Receiver<ExternalFrontends>, addresses: &Addresses) -> Self {
-        let first_node = vec![addresses.node(1).into()];
+        let first_node = addresses.node_addresses(1);
         HostPorts { gateway, frontends, first_node, sides: watch::Sender::default() }
     }
 

@@ -1,7 +1,7 @@
 //! `Flow`: the connection-tracking table of the virtual network, with the names of both ends.
 
 use super::flow_log::verdict;
-use super::place::{full_name, on_pod_network, pod_address, protocol_name};
+use super::place::{full_name, on_pod_network, pod_addresses, protocol_name};
 use super::{GROUP, Sources, VERSION, alive};
 use apiserver::registry::ResourceKind;
 use apiserver::request::Query;
@@ -60,7 +60,7 @@ pub(super) fn list(sources: &Sources, query: &Query, namespace: &str) -> Result<
         .list()
         .iter()
         .filter(|pod| on_pod_network(pod))
-        .filter_map(|pod| Some((pod_address(pod)?, full_name(pod))))
+        .flat_map(|pod| pod_addresses(pod).into_iter().map(|address| (address, full_name(pod))))
         .collect();
     let mut flows = sources.network.flows();
     flows.sort_by_key(|flow| (flow.original.src, flow.original.dst));

@@ -109,15 +109,26 @@ impl Sources {
 
     /// The pod that has an address now.
     pub(super) fn pod_at(&self, address: IpAddr) -> Option<Arc<Pod>> {
-        self.pods.list().into_iter().find(|pod| on_pod_network(pod) && pod_address(pod) == Some(address))
+        self.pods.list().into_iter().find(|pod| on_pod_network(pod) && pod_addresses(pod).contains(&address))
     }
 }
 
-/// The address of a pod that has not ended.
+/// The addresses of a pod that has not ended, the primary family's first.
+pub(super) fn pod_addresses(pod: &Pod) -> Vec<IpAddr> {
+    let Some(status) = pod.status.as_ref() else { return Vec::new() };
+    if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+        return Vec::new();
+    }
+    let listed = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str());
+    let mut addresses: Vec<IpAddr> =
+        status.pod_ip.as_deref().into_iter().chain(listed).filter_map(|ip| ip.parse().ok()).collect();
+    addresses.dedup();
+    addresses
+}
+
+/// The primary address of a pod that has not ended.
 pub(super) fn pod_address(pod: &Pod) -> Option<IpAddr> {
-    let status = pod.status.as_ref()?;
-    let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-    status.pod_ip.as_deref().filter(|_| !ended)?.parse().ok()
+    pod_addresses(pod).first().copied()
 }
 
 /// Whether a pod has an address of its own.

@@ -3,7 +3,7 @@
 //! The steps before the connection are worked out from the tables in force; with `spec.connect` the pod's own host then opens
 //! a TCP connection, and what became of it stands beside.
 
-use super::place::{EPHEMERAL, Party, Target, full_name, protocol_name};
+use super::place::{EPHEMERAL, Party, Target, full_name, pod_addresses, protocol_name};
 use super::{Asker, Question, Refusal, Sources, alive, spec};
 use apiserver::status::{FieldError, Status};
 use async_trait::async_trait;
@@ -94,12 +94,15 @@ impl Question for Trace {
             journey.step("name", "ok", format!("{} is {}", target.host, named.ip()));
             Some(named.ip())
         } else {
-            sources.resolve(&pod, source, &target.host, &mut journey).await?
+            sources.resolve(&pod, &target.host, &mut journey).await?
         };
         let (outcome, mut status) = match found {
             None => ("NameNotFound".to_owned(), json!({})),
             Some(address) => {
                 let dst = SocketAddr::new(address, port);
+                // A pod sends from its address of the destination's family.
+                let same_family = |ip: &IpAddr| ip.is_ipv4() == address.is_ipv4();
+                let source = pod_addresses(&pod).into_iter().find(same_family).unwrap_or(source);
                 let flow = FiveTuple { protocol: target.protocol, src: SocketAddr::new(source, EPHEMERAL), dst };
                 let table = sources.policies(&spec.policies, &[])?;
                 let judged = sources.judge(&flow, &table)?;
@@ -173,23 +176,27 @@ impl Sources {
     async fn resolve(
         &self,
         pod: &Pod,
-        ip: IpAddr,
         host: &str,
         journey: &mut Journey,
     ) -> Result<Option<IpAddr>, Refusal> {
         if let Ok(address) = host.parse() {
             return Ok(Some(address));
         }
-        let in_file = addresses_in_hosts(&hosts(pod, ip, &self.cluster_dns.zone), host);
+        let in_file = addresses_in_hosts(&hosts(pod, &pod_addresses(pod), &self.cluster_dns.zone), host);
         if let Some(address) = in_file.first() {
             journey.step("name", "ok", format!("{host} is {address} in the pod's /etc/hosts"));
             return Ok(Some(*address));
         }
-        for answer in self.lookup(Some(pod), host, "A").await? {
+        let mut answers = self.lookup(Some(pod), host, "A").await?;
+        if !answers.iter().any(|answer| answer.answers.iter().any(|record| record.record_type == "A")) {
+            let six = self.lookup(Some(pod), host, "AAAA").await?;
+            answers.extend(six.into_iter().filter(|answer| !answer.answers.is_empty()));
+        }
+        for answer in answers {
             let addresses: Vec<&str> = answer
                 .answers
                 .iter()
-                .filter(|record| record.record_type == "A")
+                .filter(|record| matches!(record.record_type.as_str(), "A" | "AAAA"))
                 .map(|record| record.data.as_str())
                 .collect();
             let aliases = answer.answers.iter().filter(|record| record.record_type == "CNAME");

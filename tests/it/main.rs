@@ -4,6 +4,7 @@ mod bad_input;
 mod cli;
 mod clients;
 mod dns;
+mod dual_stack;
 mod fixture;
 mod floors;
 mod flow_log;

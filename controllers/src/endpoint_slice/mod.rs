@@ -128,9 +128,10 @@ impl Controller for EndpointSliceController {
         let pods: Vec<&Pod> = pods.iter().map(|pod| &**pod).filter(|pod| selects(&service, pod)).collect();
         let nodes: BTreeMap<String, Arc<Node>> =
             self.nodes.list().into_iter().filter_map(|node| Some((node.metadata.name.clone()?, node))).collect();
+        // Every slice that is made here is called after its Service; a namespace may have those of thousands.
         let existing: Vec<Arc<EndpointSlice>> = self
             .slices
-            .list_in(&key.namespace)
+            .list_named(&key.namespace, crate::random::base(&format!("{}-", key.name)))
             .into_iter()
             .filter(|slice| service_of_slice(slice).as_ref() == Some(key))
             .collect();

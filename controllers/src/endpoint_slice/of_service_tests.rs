@@ -266,6 +266,33 @@ fn rule_4_5_one_changed_pod_changes_one_slice() {
 }
 
 #[test]
+fn rule_4_5_one_changed_pod_of_5000_rewrites_exactly_one_slice() {
+    let service = service(json!({}));
+    let mut world = World::default();
+    let mut pods: Vec<Pod> = (0..5000).map(pod).collect();
+    assert_eq!(counts(&world.reconcile(&service, &pods)), (50, 0, 0));
+    let before = world.slices.clone();
+
+    let unready = json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}});
+    pods[2345] = pod_with(2345, unready);
+    let writes = world.reconcile(&service, &pods);
+    assert_eq!(counts(&writes), (0, 1, 0));
+    let changed = |slice: &&Arc<EndpointSlice>| !before.iter().any(|known| Arc::ptr_eq(known, slice));
+    let changed: Vec<_> = world.slices.iter().filter(changed).collect();
+    assert_eq!(changed.len(), 1);
+    let ready = |endpoint: &&Endpoint| endpoint.conditions.as_ref().is_some_and(|known| known.ready == Some(true));
+    assert_eq!(changed[0].endpoints.iter().flatten().filter(ready).count(), 99);
+
+    // One that goes leaves a gap, which the next one fills: one write each.
+    let gone = pods.remove(17);
+    assert_eq!(counts(&world.reconcile(&service, &pods)), (0, 1, 0));
+    pods.push(gone);
+    assert_eq!(counts(&world.reconcile(&service, &pods)), (0, 1, 0));
+    assert_eq!(counts(&world.reconcile(&service, &pods)), (0, 0, 0));
+    assert!(world.sizes().iter().all(|size| *size == 100));
+}
+
+#[test]
 fn rule_4_5_empty_slices_go_and_a_placeholder_stays() {
     let mut world = World::default();
     let pods: Vec<Pod> = (0..150).map(pod).collect();

@@ -8,7 +8,7 @@ use crate::meta::{annotation, labels};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 pub(super) const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -88,10 +88,19 @@ pub(super) fn arrange(
     writes: &mut Writes,
 ) {
     let mut groups: BTreeMap<PortsKey, Group> = BTreeMap::new();
+    let mut alike: Option<(PortsKey, Group)> = None;
     for (ports, endpoint) in desired {
-        let new = || Group { ports: ports.clone(), ..Group::default() };
-        groups.entry(ports_key(&ports)).or_insert_with(new).desired.push(endpoint);
+        // As a rule all pods serve the same ports: then the list is looked up once.
+        let same = alike.as_ref().is_some_and(|(_, group)| group.ports == ports);
+        if !same {
+            groups.extend(alike.take());
+            let key = ports_key(&ports);
+            let group = groups.remove(&key).unwrap_or(Group { ports, ..Group::default() });
+            alike = Some((key, group));
+        }
+        alike.iter_mut().for_each(|(_, group)| group.desired.push(endpoint.clone()));
     }
+    groups.extend(alike);
     let mut create = vec![];
     let mut delete = vec![];
     let mut kept = 0;
@@ -159,74 +168,68 @@ struct Packed {
     unchanged: usize,
 }
 
-struct Slice {
-    known: Arc<EndpointSlice>,
-    endpoints: Vec<Endpoint>,
+/// An existing slice and which of the desired endpoints it is to hold.
+struct Slice<'a> {
+    known: &'a Arc<EndpointSlice>,
+    members: Vec<usize>,
     is_changed: bool,
 }
 
 fn pack(group: Group, frame: &Frame) -> Packed {
-    let mut left: BTreeMap<EndpointKey, Endpoint> = BTreeMap::new();
-    let mut order: Vec<EndpointKey> = vec![];
-    for endpoint in group.desired {
-        let key = endpoint_key(&endpoint);
-        if left.insert(key.clone(), endpoint).is_none() {
-            order.push(key);
-        }
+    let desired = &group.desired;
+    // Of several that are the same endpoint the last counts.
+    let mut places: HashMap<EndpointKey<'_>, usize> = HashMap::with_capacity(desired.len());
+    for (index, endpoint) in desired.iter().enumerate() {
+        places.insert(endpoint_key(endpoint), index);
     }
-    let mut slices: Vec<Slice> = group
-        .existing
-        .into_iter()
-        .map(|known| {
-            let mut is_changed = !frame.is_around(&known);
-            let mut endpoints = vec![];
-            for present in known.endpoints.iter().flatten() {
-                match left.remove(&endpoint_key(present)) {
-                    Some(desired) => {
-                        is_changed |= desired != *present;
-                        endpoints.push(desired);
-                    }
-                    None => is_changed = true,
+    let mut slices = Vec::with_capacity(group.existing.len());
+    for known in &group.existing {
+        let mut slice = Slice { known, members: vec![], is_changed: !frame.is_around(known) };
+        for present in known.endpoints.iter().flatten() {
+            match places.remove(&endpoint_key(present)) {
+                Some(index) => {
+                    slice.is_changed |= desired[index] != *present;
+                    slice.members.push(index);
                 }
+                None => slice.is_changed = true,
             }
-            Slice { known, endpoints, is_changed }
-        })
-        .collect();
-    let mut rest: Vec<Endpoint> = order.into_iter().filter_map(|key| left.remove(&key)).collect();
+        }
+        slices.push(slice);
+    }
+    let mut rest: Vec<usize> = places.into_values().collect();
+    rest.sort_unstable();
 
     // First where a write is due anyway, the fullest first.
-    slices.sort_by_key(|slice| (Reverse(slice.endpoints.len()), slice.known.metadata.name.clone()));
-    for slice in slices.iter_mut().filter(|slice| slice.is_changed && !slice.endpoints.is_empty()) {
-        let room = frame.capacity.saturating_sub(slice.endpoints.len()).min(rest.len());
-        slice.endpoints.extend(rest.drain(..room));
+    slices.sort_by_key(|slice| (Reverse(slice.members.len()), slice.known.metadata.name.clone()));
+    for slice in slices.iter_mut().filter(|slice| slice.is_changed && !slice.members.is_empty()) {
+        let room = frame.capacity.saturating_sub(slice.members.len()).min(rest.len());
+        slice.members.extend(rest.drain(..room));
     }
     // Then the fullest that can take all the rest.
     if !rest.is_empty() && rest.len() < frame.capacity {
         let fits = slices
             .iter_mut()
-            .find(|slice| !slice.endpoints.is_empty() && slice.endpoints.len() + rest.len() <= frame.capacity);
+            .find(|slice| !slice.members.is_empty() && slice.members.len() + rest.len() <= frame.capacity);
         if let Some(slice) = fits {
-            slice.endpoints.append(&mut rest);
+            slice.members.append(&mut rest);
             slice.is_changed = true;
         }
     }
     // What has become empty takes the rest before anything new is made.
-    for slice in slices.iter_mut().filter(|slice| slice.endpoints.is_empty()) {
+    for slice in slices.iter_mut().filter(|slice| slice.members.is_empty()) {
         let room = frame.capacity.min(rest.len());
-        slice.endpoints.extend(rest.drain(..room));
+        slice.members.extend(rest.drain(..room));
         slice.is_changed = true;
     }
-    let mut packed = Packed { update: vec![], delete: vec![], new: vec![], unchanged: 0 };
-    while !rest.is_empty() {
-        let room = frame.capacity.min(rest.len());
-        packed.new.push((group.ports.clone(), rest.drain(..room).collect()));
-    }
+    let endpoints = |members: &[usize]| members.iter().map(|index| desired[*index].clone()).collect();
+    let new = rest.chunks(frame.capacity).map(|members| (group.ports.clone(), endpoints(members))).collect();
+    let mut packed = Packed { update: vec![], delete: vec![], new, unchanged: 0 };
     for slice in slices {
-        if slice.endpoints.is_empty() {
-            packed.delete.push(slice.known);
+        if slice.members.is_empty() {
+            packed.delete.push(slice.known.clone());
         } else if slice.is_changed {
-            let mut update = frame.put_around(&slice.known);
-            update.endpoints = Some(slice.endpoints);
+            let mut update = frame.put_around(slice.known);
+            update.endpoints = Some(endpoints(&slice.members));
             packed.update.push(update);
         } else {
             packed.unchanged += 1;
@@ -235,11 +238,11 @@ fn pack(group: Group, frame: &Frame) -> Packed {
     packed
 }
 
-type EndpointKey = (Vec<String>, Option<String>);
+type EndpointKey<'a> = (&'a [String], Option<&'a str>);
 
 /// What makes an endpoint the same one: its address and its pod.
-fn endpoint_key(endpoint: &Endpoint) -> EndpointKey {
-    (endpoint.addresses.clone(), endpoint.target_ref.as_ref().and_then(|target| target.uid.clone()))
+fn endpoint_key(endpoint: &Endpoint) -> EndpointKey<'_> {
+    (&endpoint.addresses, endpoint.target_ref.as_ref().and_then(|target| target.uid.as_deref()))
 }
 
 fn is_placeholder(slice: &EndpointSlice) -> bool {

@@ -362,7 +362,8 @@ async fn ip(c: &mut Container) -> Outcome {
         }
     } else if !object.is_empty() && "route".starts_with(object) {
         let mut text = String::new();
-        for address in &addresses {
+        // As iproute2 has it: IPv6 routes are shown when they are asked for.
+        for address in addresses.iter().filter(|address| address.is_ipv6() == only_v6) {
             if let IpAddr::V4(v4) = address {
                 let [a, b, third, _] = v4.octets();
                 text.push_str(&format!("default via {a}.{b}.{third}.1 dev eth0\n{a}.{b}.{third}.0/24 dev eth0 proto kernel scope link src {v4}\n"));

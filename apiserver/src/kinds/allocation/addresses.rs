@@ -7,16 +7,29 @@ use crate::status::{FieldError, Status};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::net::IpAddr;
-use store::Range;
+use store::{Compare, KeyValue, Range, Store};
 
-const ADDRESSES: &str = "/registry/ipaddresses.networking.k8s.io/";
+pub(super) const ADDRESSES: &str = "/registry/ipaddresses.networking.k8s.io/";
 const NETWORKS: &str = "/registry/servicecidrs.networking.k8s.io/";
 /// The name of the ServiceCIDR that stands for the configured networks.
 const DEFAULT_NETWORK: &str = "kubernetes";
+const MANAGED_BY_LABEL: &str = "ipaddress.kubernetes.io/managed-by";
+const MANAGED_BY: &str = "ipallocator.k8s.io";
 
 /// Where the `IPAddress` of an address stands.
 pub(super) fn key(address: IpAddr) -> String {
     format!("{ADDRESSES}{address}")
+}
+
+impl Write<'_> {
+    /// The write holds only as long as that ServiceCIDR stays as it is: one that is being deleted gives out no more addresses.
+    fn relies_on(&mut self, further: Option<Further>) {
+        if let Some(Further { object, .. }) = further
+            && !self.compares.iter().any(|compare| compare.key == object.key)
+        {
+            self.compares.push(object);
+        }
+    }
 }
 
 /// The usable addresses of a network, in two bands of offsets: `1..=split` for those who name theirs, `split+1..=last` for the rest.
@@ -70,7 +83,7 @@ impl Allocator {
             if write.held.addresses.contains(&address) || !write.taken.addresses.insert(address) {
                 continue;
             }
-            let object = self.object(write, address);
+            let object = self.ip_address(address, (&write.namespace, &write.name), &write.born);
             write.put_new(key(address), &object);
         }
         service["spec"]["clusterIP"] = ips.first().cloned().unwrap_or_default().into();
@@ -78,7 +91,7 @@ impl Allocator {
         Ok(())
     }
 
-    async fn requested_address(&self, write: &Write<'_>, wanted: &str) -> Result<IpAddr, String> {
+    async fn requested_address(&self, write: &mut Write<'_>, wanted: &str) -> Result<IpAddr, String> {
         let address: IpAddr = wanted.parse().map_err(|_| "not an IP address".to_owned())?;
         if write.held.addresses.contains(&address) {
             return Ok(address);
@@ -87,7 +100,13 @@ impl Allocator {
             let Bands { last, .. } = Bands::of(network);
             network.offset(address).is_some_and(|offset| (1..=last).contains(&offset))
         };
-        if !self.networks.iter().any(usable) && !further_networks(write).await.iter().any(usable) {
+        let further = if self.networks.iter().any(usable) {
+            None
+        } else if let Some(further) =
+            further_networks(write.store).await.into_iter().find(|further| usable(&further.network))
+        {
+            Some(further)
+        } else {
             let networks: Vec<String> = self
                 .networks
                 .iter()
@@ -98,22 +117,28 @@ impl Allocator {
                 "the provided IP ({address}) is not in the valid range. The range of valid IPs is {}",
                 networks.join(", ")
             ));
-        }
+        };
         match write.is_free(&key(address)).await {
-            Ok(true) => Ok(address),
+            Ok(true) => {
+                write.relies_on(further);
+                Ok(address)
+            }
             Ok(false) => Err("provided IP is already allocated".to_owned()),
             Err(status) => Err(status.message),
         }
     }
 
-    async fn next_address(&self, write: &Write<'_>, v4: bool) -> Result<IpAddr, Status> {
+    async fn next_address(&self, write: &mut Write<'_>, v4: bool) -> Result<IpAddr, Status> {
         for network in self.networks.iter().filter(|network| network.address.is_ipv4() == v4) {
             if let Some(address) = self.free_address(write, network).await? {
                 return Ok(address);
             }
         }
-        for network in further_networks(write).await.iter().filter(|network| network.address.is_ipv4() == v4) {
-            if let Some(address) = self.free_address(write, network).await? {
+        for further in further_networks(write.store).await {
+            if further.network.address.is_ipv4() == v4
+                && let Some(address) = self.free_address(write, &further.network).await?
+            {
+                write.relies_on(Some(further));
                 return Ok(address);
             }
         }
@@ -157,40 +182,65 @@ impl Allocator {
         Ok(found.map(|offset| network.nth(offset)))
     }
 
-    fn object(&self, write: &Write<'_>, address: IpAddr) -> Value {
+    /// The `IPAddress` that says that a Service (namespace and name) has an address.
+    pub(super) fn ip_address(&self, address: IpAddr, (namespace, name): (&str, &str), born: &Value) -> Value {
         json!({
             "kind": "IPAddress",
             "apiVersion": "networking.k8s.io/v1",
             "metadata": {
                 "name": address.to_string(),
                 "uid": self.uid(),
-                "creationTimestamp": write.born,
+                "creationTimestamp": born,
                 "labels": {
                     "ipaddress.kubernetes.io/ip-family": if address.is_ipv4() { "IPv4" } else { "IPv6" },
-                    "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io",
+                    MANAGED_BY_LABEL: MANAGED_BY,
                 },
             },
             "spec": {"parentRef": {
-                "group": "", "resource": "services", "namespace": write.namespace, "name": write.name,
+                "group": "", "resource": "services", "namespace": namespace, "name": name,
             }},
         })
     }
 }
 
+/// A network of a ServiceCIDR object, and the state of the object.
+struct Further {
+    network: Cidr,
+    object: Compare,
+}
+
 /// The networks of ServiceCIDR objects that are not on their way out.
-async fn further_networks(write: &Write<'_>) -> Vec<Cidr> {
-    let range = Range { prefix: NETWORKS.to_owned(), ..Range::default() };
-    let Ok(page) = write.store.range(range).await else { return Vec::new() };
+async fn further_networks(store: &dyn Store) -> Vec<Further> {
     let mut networks = Vec::new();
-    for item in page.items {
-        let object: Value = serde_json::from_slice(&item.value).unwrap_or_default();
+    for (kv, object) in service_cidrs(store).await {
         let ready = !list(&object, "/status/conditions")
             .iter()
             .any(|condition| text(condition, "/type") == "Ready" && text(condition, "/status") == "False");
         let leaving = !text(&object, "/metadata/deletionTimestamp").is_empty();
         if text(&object, "/metadata/name") != DEFAULT_NETWORK && ready && !leaving {
-            networks.extend(texts(&object, "/spec/cidrs").into_iter().filter_map(Cidr::parse));
+            let object_state = Compare { key: kv.key.clone(), mod_revision: kv.mod_revision };
+            let of = texts(&object, "/spec/cidrs").into_iter().filter_map(Cidr::parse);
+            networks.extend(of.map(|network| Further { network, object: object_state.clone() }));
         }
     }
     networks
+}
+
+/// The networks of all ServiceCIDR objects: where addresses may be in use.
+pub(super) async fn all_networks(store: &dyn Store) -> Vec<Cidr> {
+    let objects = service_cidrs(store).await;
+    let cidrs = objects.iter().flat_map(|(_, object)| texts(object, "/spec/cidrs"));
+    cidrs.filter_map(Cidr::parse).collect()
+}
+
+async fn service_cidrs(store: &dyn Store) -> Vec<(KeyValue, Value)> {
+    let range = Range { prefix: NETWORKS.to_owned(), ..Range::default() };
+    let Ok(page) = store.range(range).await else { return Vec::new() };
+    page.items.into_iter().map(|kv| (kv.clone(), serde_json::from_slice(&kv.value).unwrap_or_default())).collect()
+}
+
+/// Whether an `IPAddress` is one that Services are given.
+pub(super) fn is_ours(object: &Value) -> bool {
+    let manager = object.pointer("/metadata/labels").and_then(|labels| labels.get(MANAGED_BY_LABEL));
+    manager.and_then(Value::as_str) == Some(MANAGED_BY)
 }

@@ -10,11 +10,12 @@
 mod addresses;
 mod families;
 mod node_ports;
+mod repair;
 
 use super::json::{int, list, text, texts};
 use super::service::service_type;
 use super::{Cidr, Networking};
-use crate::registry::Companion;
+use crate::registry::{Companion, Finding};
 use crate::status::{FieldError, Status};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -25,7 +26,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use store::{Compare, Operation, Revision, Store};
+use store::{Compare, KeyValue, Operation, Revision, Store};
 
 /// How many random picks come before the pool is listed.
 const PICKS: usize = 24;
@@ -156,6 +157,18 @@ impl Companion for Allocator {
         self.release(&mut write, &kept).await;
         Ok((write.compares, write.operations))
     }
+
+    async fn repair(&self, store: &dyn Store) -> Result<Vec<Finding>, Status> {
+        self.repair_all(store).await
+    }
+
+    fn kept_under(&self) -> Option<&'static str> {
+        Some(addresses::ADDRESSES)
+    }
+
+    async fn restore(&self, store: &dyn Store, lost: &KeyValue) -> Option<Finding> {
+        self.restore_address(store, lost).await
+    }
 }
 
 impl Allocator {
@@ -173,8 +186,15 @@ impl Allocator {
                 write.operations.push(Operation::Delete { key: found.key });
             }
         }
-        for port in write.held.node_ports.difference(&kept.node_ports) {
-            write.operations.push(Operation::Delete { key: node_ports::key(*port).into() });
+        let freed: Vec<u16> = write.held.node_ports.difference(&kept.node_ports).copied().collect();
+        let owner = node_ports::owner((&write.namespace, &write.name));
+        for port in freed {
+            // As above: of two Services that claim one, it is the other's perhaps (see `repair`).
+            let Ok(Some(found)) = write.store.get(&node_ports::key(port)).await else { continue };
+            if serde_json::from_slice::<Value>(&found.value).is_ok_and(|holder| holder == owner) {
+                write.compares.push(Compare { key: found.key.clone(), mod_revision: found.mod_revision });
+                write.operations.push(Operation::Delete { key: found.key });
+            }
         }
     }
 }

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use store::Range;
 
-const NODE_PORTS: &str = "/registry/nodeports/";
+pub(super) const NODE_PORTS: &str = "/registry/nodeports/";
+
+const ALLOCATED: &str = "provided port is already allocated";
 
 /// Where it says whose a node port is.
 pub(super) fn key(port: u16) -> String {
@@ -36,12 +38,17 @@ impl Allocator {
                 Some((index, int(port, "/port")?, int(port, "/nodePort").filter(|port| *port != 0)?))
             })
             .collect();
+        let health_check = int(service, "/spec/healthCheckNodePort").unwrap_or_default();
         for (index, number, node_port) in given {
             let field = format!("spec.ports[{index}].nodePort");
+            if node_port == health_check && needs_health_check(service) {
+                // A node cannot answer for both there.
+                let error = FieldError::invalid(&field, &json!(node_port), ALLOCATED);
+                return Err(write.invalid(&[error]));
+            }
             self.reserve(write, &field, node_port).await?;
             by_number.entry(number).or_insert(node_port);
         }
-        let health_check = int(service, "/spec/healthCheckNodePort").unwrap_or_default();
         if needs_health_check(service) && health_check != 0 {
             self.reserve(write, "spec.healthCheckNodePort", health_check).await?;
         }
@@ -81,7 +88,7 @@ impl Allocator {
             return Ok(()); // Validation has seen to it that it serves one port of each protocol.
         }
         if !write.is_free(&key(number)).await? {
-            return Err(refused(write, "provided port is already allocated".to_owned()));
+            return Err(refused(write, ALLOCATED.to_owned()));
         }
         put(write, number);
         Ok(())
@@ -126,6 +133,11 @@ fn is_untouched(write: &Write<'_>, port: u16) -> bool {
 }
 
 fn put(write: &mut Write<'_>, port: u16) {
-    let owner = json!({"service": format!("{}/{}", write.namespace, write.name)});
+    let owner = owner((&write.namespace, &write.name));
     write.put_new(key(port), &owner);
+}
+
+/// What stands there: the Service that has it.
+pub(super) fn owner((namespace, name): (&str, &str)) -> Value {
+    json!({"service": format!("{namespace}/{name}")})
 }

@@ -6,6 +6,9 @@ use crate::registry::ResourceKind;
 use serde_json::json;
 use store::{MemoryStore, Txn};
 
+mod model;
+mod repair;
+
 /// A pool with a store, in which Services are written as the handler does.
 struct Cluster {
     store: MemoryStore,
@@ -362,6 +365,30 @@ async fn rule_3_8_a_further_service_cidr_extends_the_pool() {
     let service = cluster.create("b", web()).await.unwrap();
     assert!(text(&service, "/spec/clusterIP").starts_with("10.97.0."), "{service}");
     assert!(cluster.create("c", with(web(), json!({"clusterIP": "10.97.0.9"}))).await.is_ok());
+}
+
+#[tokio::test]
+async fn rule_3_8_a_service_cidr_that_is_being_deleted_gives_out_no_more() {
+    let cluster = Cluster::new(&["10.96.0.0/30"]);
+    cluster.create("a", web()).await.unwrap();
+    let key: store::Key = "/registry/servicecidrs.networking.k8s.io/more".into();
+    let put = async |deleted: Value| {
+        let object = json!({"metadata": {"name": "more", "deletionTimestamp": deleted}, "spec": {"cidrs": ["10.97.0.0/24"]}});
+        let operations = vec![Operation::Put { key: key.clone(), value: Bytes::from(object.to_string()) }];
+        cluster.store.txn(Txn { compares: Vec::new(), operations }).await.unwrap();
+    };
+    put(Value::Null).await;
+    // A Service is given an address of it; before that is written, the deletion is.
+    let mut service = json!({"metadata": {"name": "late", "namespace": "default"}, "spec": with(web(), json!({"type": "ClusterIP"}))});
+    let (compares, operations) =
+        cluster.allocator.writes(&cluster.store, None, Some(&mut service), false).await.unwrap();
+    assert!(text(&service, "/spec/clusterIP").starts_with("10.97.0."), "{service}");
+    put(json!("2026-01-01T00:00:00Z")).await;
+    assert!(cluster.store.txn(Txn { compares, operations }).await.is_err(), "the write is made anew");
+    refused(
+        cluster.create("late", web()).await,
+        "Internal error occurred: failed to allocate a serviceIP: range is full",
+    );
 }
 
 #[tokio::test]
