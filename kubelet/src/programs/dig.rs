@@ -94,7 +94,8 @@ fn parse(args: &[String]) -> Result<Command, String> {
         } else if arg.starts_with('-') && arg.len() > 1 {
             return Err(format!("Invalid option: {arg}"));
         } else if arg.eq_ignore_ascii_case("IN") {
-        } else if !typed && !command.name.is_empty() && record_type(arg).is_some() {
+        } else if !typed && record_type(arg).is_some() {
+            // Before the name or after it.
             command.record_type = record_type(arg).unwrap_or(RecordType::A);
             typed = true;
         } else {

@@ -62,6 +62,16 @@ pub(in crate::kinds) fn update_errors(_: &ResourceKind, new: &Value, old: &Value
             None => {}
         }
     }
+    let (new_families, old_families) = (texts(new, "/spec/ipFamilies"), texts(old, "/spec/ipFamilies"));
+    for (index, old_family) in old_families.iter().enumerate() {
+        let field = format!("spec.ipFamilies[{index}]");
+        match new_families.get(index) {
+            // Left out, they are derived from the addresses, which have been looked at already.
+            None => {}
+            Some(new_family) if new_family == old_family => {}
+            Some(_) => errors.push(FieldError::invalid(field, &json!(new_families), "may not change once set")),
+        }
+    }
     errors
 }
 
@@ -227,7 +237,9 @@ fn cluster_ips(service: &Value, errors: &mut Vec<FieldError>) {
     if let Some(first) = ips.first()
         && *first != ip
     {
-        errors.push(FieldError::invalid(FIELD, &whole, "first value must match `clusterIP`"));
+        let unset = "must be empty when `clusterIP` is not specified";
+        let detail = if ip.is_empty() { unset } else { "first value must match `clusterIP`" };
+        errors.push(FieldError::invalid(FIELD, &whole, detail));
     }
     if ips.len() > 2 {
         errors.push(FieldError::invalid(FIELD, &whole, "may only hold up to 2 values"));
@@ -581,6 +593,12 @@ mod tests {
             ],
         );
         refused(
+            json!({"clusterIPs": ["10.96.0.8"]}),
+            &[
+                "spec.clusterIPs: Invalid value: [\"10.96.0.8\"]: must be empty when `clusterIP` is not specified",
+            ],
+        );
+        refused(
             json!({"clusterIP": "10.96.0.7", "ipFamilies": ["IPv6"]}),
             &[
                 "spec.clusterIPs[0]: Invalid value: \"10.96.0.7\": expected an IPv6 value as indicated by `ipFamilies[0]`",
@@ -620,6 +638,23 @@ mod tests {
         );
         update_refused(old, json!({"type": "ExternalName", "externalName": "a.b"}), &[]);
         update_refused(json!({"type": "ExternalName", "externalName": "a.b"}), json!({"clusterIP": "10.96.1.8"}), &[]);
+    }
+
+    #[test]
+    fn rule_3_7_the_order_of_families_may_not_change_once_set() {
+        let old = json!({"type": "ClusterIP", "clusterIP": "10.96.1.7", "clusterIPs": ["10.96.1.7", "fd00::7"],
+            "ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "RequireDualStack"});
+        let mut turned = old.clone();
+        turned["ipFamilies"] = json!(["IPv6", "IPv4"]);
+        update_refused(
+            old.clone(),
+            turned,
+            &[
+                "spec.ipFamilies[0]: Invalid value: [\"IPv6\",\"IPv4\"]: may not change once set",
+                "spec.ipFamilies[1]: Invalid value: [\"IPv6\",\"IPv4\"]: may not change once set",
+            ],
+        );
+        update_refused(old.clone(), old, &[]);
     }
 
     #[test]
