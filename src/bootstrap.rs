@@ -88,7 +88,8 @@ async fn add_second_family(client: &kube::Client, wanted: &Value) -> Result<()> 
     let path = format!("{SERVICE_CIDRS}/kubernetes");
     let mut range = send(client, Method::GET, &path, &Value::Null).await?;
     // As upstream's: one network may be joined by a second; whoever has set another one up has meant it.
-    if range["spec"]["cidrs"].as_array().is_some_and(|known| known.len() == 1 && known[0] == wanted["spec"]["cidrs"][0]) {
+    if range["spec"]["cidrs"].as_array().is_some_and(|known| known.len() == 1 && known[0] == wanted["spec"]["cidrs"][0])
+    {
         range["spec"]["cidrs"] = wanted["spec"]["cidrs"].clone();
         send(client, Method::PUT, &path, &range).await?;
     }

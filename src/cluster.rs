@@ -253,8 +253,11 @@ impl Builder {
         apiserver::install_defaults(&api, &tokens, &pki.signer);
         api.follow_flow_control().await;
         api.add_routes(snapshot::routes(archive));
-        let found = api.repair().await.map_err(|why| anyhow::anyhow!("allocations cannot be checked: {}", why.message))?;
-        bootstrap::objects(&api, &self.addresses, self.nodes).await.context("the cluster's own objects cannot be written")?;
+        let found =
+            api.repair().await.map_err(|why| anyhow::anyhow!("allocations cannot be checked: {}", why.message))?;
+        bootstrap::objects(&api, &self.addresses, self.nodes)
+            .await
+            .context("the cluster's own objects cannot be written")?;
         progress("apiserver");
 
         let activity = Activity::default();
@@ -297,10 +300,7 @@ impl Builder {
             &informers,
             network.clone(),
             policy::Config {
-                node_addresses: nodes
-                    .iter()
-                    .flat_map(|(name, ips)| ips.iter().map(|ip| (name.clone(), *ip)))
-                    .collect(),
+                node_addresses: nodes.iter().flat_map(|(name, ips)| ips.iter().map(|ip| (name.clone(), *ip))).collect(),
                 cluster_network_policies: true,
                 request_progress,
                 denial: self.deny_mode,

@@ -111,11 +111,8 @@ fn served(addresses: &Addresses, nodes: u32, listener: Option<SocketAddr>) -> (V
     ]
     .map(str::to_owned)
     .into();
-    let mut ips: Vec<IpAddr> = vec![
-        Ipv4Addr::LOCALHOST.into(),
-        Ipv6Addr::LOCALHOST.into(),
-        addresses.kubernetes().into(),
-    ];
+    let mut ips: Vec<IpAddr> =
+        vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), addresses.kubernetes().into()];
     ips.extend(addresses.gateways());
     // The machine as pods see it, where the API's own listener is reached too.
     ips.extend(addresses.hosts().into_iter().map(|(inside, _)| inside));

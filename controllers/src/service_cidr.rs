@@ -120,8 +120,7 @@ fn depends(mut given: impl Iterator<Item = IpAddr>, own: &[IpNet], others: &[IpN
 async fn hold(session: &Session, range: &ServiceCIDR) -> Result<ServiceCIDR> {
     let mut finalizers: Vec<&str> = finalizers(range).map(String::as_str).collect();
     finalizers.push(FINALIZER);
-    let patch =
-        json!({"metadata": {"resourceVersion": range.metadata.resource_version, "finalizers": finalizers}});
+    let patch = json!({"metadata": {"resourceVersion": range.metadata.resource_version, "finalizers": finalizers}});
     session.merge(&range.metadata, patch).await
 }
 
@@ -129,7 +128,10 @@ async fn hold(session: &Session, range: &ServiceCIDR) -> Result<ServiceCIDR> {
 async fn say(session: &Session, range: &ServiceCIDR, status: &str, reason: &str, message: &str) -> Result<Next> {
     let known = range.status.iter().flat_map(|status| status.conditions.iter().flatten());
     let same = |condition: &Condition| {
-        condition.type_ == "Ready" && condition.status == status && condition.reason == reason && condition.message == message
+        condition.type_ == "Ready"
+            && condition.status == status
+            && condition.reason == reason
+            && condition.message == message
     };
     if known.clone().any(same) {
         return Ok(Next::OnChange);
@@ -144,7 +146,8 @@ async fn say(session: &Session, range: &ServiceCIDR, status: &str, reason: &str,
     };
     let conditions: Vec<Condition> =
         known.filter(|condition| condition.type_ != "Ready").cloned().chain([ready]).collect();
-    let patch = json!({"metadata": {"resourceVersion": range.metadata.resource_version}, "status": {"conditions": conditions}});
+    let patch =
+        json!({"metadata": {"resourceVersion": range.metadata.resource_version}, "status": {"conditions": conditions}});
     match session.merge_status::<ServiceCIDR>(&range.metadata, patch).await {
         Err(error) if !error.is_not_found() => Err(error),
         _ => Ok(Next::OnChange),

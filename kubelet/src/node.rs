@@ -19,7 +19,8 @@ const LEASE_RENEWAL: Duration = Duration::from_secs(10);
 pub(crate) async fn register(kubelet: &Arc<Shared>) -> Result<(), kube::Error> {
     let config = &kubelet.config;
     let api: Api<Node> = Api::all(kubelet.client.clone());
-    let cidrs: Vec<String> = config.pod_networks.iter().map(|(network, prefix)| format!("{network}/{prefix}")).collect();
+    let cidrs: Vec<String> =
+        config.pod_networks.iter().map(|(network, prefix)| format!("{network}/{prefix}")).collect();
     let mut labels = json!({
         "kubernetes.io/hostname": config.node_name, "kubernetes.io/os": "linux", "kubernetes.io/arch": architecture(),
         "beta.kubernetes.io/os": "linux", "beta.kubernetes.io/arch": architecture(),
@@ -66,8 +67,7 @@ fn status(kubelet: &Shared, ready: bool) -> Value {
             "lastHeartbeatTime": now, "lastTransitionTime": now})
     };
     let internal = config.node_ips.iter().map(|ip| json!({"type": "InternalIP", "address": ip}));
-    let addresses: Vec<Value> =
-        internal.chain([json!({"type": "Hostname", "address": config.node_name})]).collect();
+    let addresses: Vec<Value> = internal.chain([json!({"type": "Hostname", "address": config.node_name})]).collect();
     let (cpus, memory, pods) = config.capacity;
     let capacity = json!({"cpu": cpus.to_string(), "memory": format!("{}Ki", memory / 1024), "pods": pods.to_string(),
         "ephemeral-storage": "100Gi"});

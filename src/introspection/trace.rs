@@ -173,12 +173,7 @@ fn tell(judged: &Value, journey: &mut Journey) {
 
 impl Sources {
     /// The address that the pod finds for `host`; `None` if there is none.
-    async fn resolve(
-        &self,
-        pod: &Pod,
-        host: &str,
-        journey: &mut Journey,
-    ) -> Result<Option<IpAddr>, Refusal> {
+    async fn resolve(&self, pod: &Pod, host: &str, journey: &mut Journey) -> Result<Option<IpAddr>, Refusal> {
         if let Ok(address) = host.parse() {
             return Ok(Some(address));
         }

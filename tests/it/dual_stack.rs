@@ -238,6 +238,10 @@ async fn a_cluster_may_become_dual_stack_and_single_stack_again() {
 
     let cluster = start(false).await;
     let (cidrs, single) = plan(&cluster).await;
-    assert_eq!((cidrs, single), (vec!["10.244.1.0/24".to_owned()], ips), "what prefers two families is left alone (3.7)");
+    assert_eq!(
+        (cidrs, single),
+        (vec!["10.244.1.0/24".to_owned()], ips),
+        "what prefers two families is left alone (3.7)"
+    );
     cluster.stop().await;
 }

@@ -131,10 +131,13 @@ impl Allocator {
                 known.insert(address, (kv, object));
             }
         }
-        let by_name: HashMap<(&str, &str), &Claimant> = services.iter().map(|service| (service.name(), service)).collect();
+        let by_name: HashMap<(&str, &str), &Claimant> =
+            services.iter().map(|service| (service.name(), service)).collect();
         let mut holders: HashMap<IpAddr, &Claimant> = HashMap::new();
         for (address, (_, object)) in &known {
-            if let Some(holder) = by_name.get(&parent(object)).filter(|holder| holder.claims.addresses.contains(address)) {
+            if let Some(holder) =
+                by_name.get(&parent(object)).filter(|holder| holder.claims.addresses.contains(address))
+            {
                 holders.insert(*address, holder);
             }
         }
@@ -179,7 +182,8 @@ impl Allocator {
             let message =
                 format!("IPAddress: {address} for Service {namespace}/{name} appears to have leaked: cleaning up");
             let uid = text(object, "/metadata/uid");
-            let object = json!({"apiVersion": "networking.k8s.io/v1", "kind": "IPAddress", "name": address, "uid": uid});
+            let object =
+                json!({"apiVersion": "networking.k8s.io/v1", "kind": "IPAddress", "name": address, "uid": uid});
             plan.findings.push(Finding { object, reason: "IPAddressNotAllocated", message });
             plan.free(kv);
         }
@@ -207,8 +211,7 @@ impl Allocator {
             for port in &service.claims.node_ports {
                 if let Some(holder) = holders.get(port) {
                     if *holder != service.name() {
-                        let message =
-                            format!("Port {port} was assigned to multiple services; please recreate service");
+                        let message = format!("Port {port} was assigned to multiple services; please recreate service");
                         plan.findings.push(service.finding("PortAlreadyAllocated", message));
                     }
                     continue;

@@ -373,7 +373,8 @@ async fn rule_3_8_a_service_cidr_that_is_being_deleted_gives_out_no_more() {
     cluster.create("a", web()).await.unwrap();
     let key: store::Key = "/registry/servicecidrs.networking.k8s.io/more".into();
     let put = async |deleted: Value| {
-        let object = json!({"metadata": {"name": "more", "deletionTimestamp": deleted}, "spec": {"cidrs": ["10.97.0.0/24"]}});
+        let object =
+            json!({"metadata": {"name": "more", "deletionTimestamp": deleted}, "spec": {"cidrs": ["10.97.0.0/24"]}});
         let operations = vec![Operation::Put { key: key.clone(), value: Bytes::from(object.to_string()) }];
         cluster.store.txn(Txn { compares: Vec::new(), operations }).await.unwrap();
     };

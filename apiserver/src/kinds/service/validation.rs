@@ -594,9 +594,7 @@ mod tests {
         );
         refused(
             json!({"clusterIPs": ["10.96.0.8"]}),
-            &[
-                "spec.clusterIPs: Invalid value: [\"10.96.0.8\"]: must be empty when `clusterIP` is not specified",
-            ],
+            &["spec.clusterIPs: Invalid value: [\"10.96.0.8\"]: must be empty when `clusterIP` is not specified"],
         );
         refused(
             json!({"clusterIP": "10.96.0.7", "ipFamilies": ["IPv6"]}),

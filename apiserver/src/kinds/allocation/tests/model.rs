@@ -23,9 +23,18 @@ fn step() -> impl Strategy<Value = Step> {
     let kinds = prop::sample::select(vec!["ClusterIP", "NodePort", "LoadBalancer", "ExternalName", "None"]);
     let policies = prop::sample::select(vec!["", "SingleStack", "PreferDualStack", "RequireDualStack"]);
     let address = prop::option::weighted(0.3, 0_u8..33);
-    let node_port = prop::option::weighted(0.3, prop::sample::select(vec![29999_u16, 30000, 30001, 30010, 30023, 30024]));
+    let node_port =
+        prop::option::weighted(0.3, prop::sample::select(vec![29999_u16, 30000, 30001, 30010, 30023, 30024]));
     (0..24_usize, kinds, policies, address, node_port, any::<bool>(), prop::bool::weighted(0.25)).prop_map(
-        |(name, kind, policy, address, node_port, local, delete)| Step { name, kind, policy, address, node_port, local, delete },
+        |(name, kind, policy, address, node_port, local, delete)| Step {
+            name,
+            kind,
+            policy,
+            address,
+            node_port,
+            local,
+            delete,
+        },
     )
 }
 

@@ -26,7 +26,9 @@ impl Cluster {
         let findings = self.allocator.repair(&self.store).await.unwrap();
         let mut texts: Vec<String> = findings
             .iter()
-            .map(|finding| format!("{} {}: {}", finding.object["name"].as_str().unwrap(), finding.reason, finding.message))
+            .map(|finding| {
+                format!("{} {}: {}", finding.object["name"].as_str().unwrap(), finding.reason, finding.message)
+            })
             .collect();
         texts.sort();
         texts
@@ -84,7 +86,9 @@ async fn a_leaked_allocation_is_freed_at_the_next_start() {
     cluster.put("ipaddresses.networking.k8s.io/10.96.0.9", &other).await;
     assert_eq!(
         cluster.repaired().await,
-        ["10.96.0.7 IPAddressNotAllocated: IPAddress: 10.96.0.7 for Service default/gone appears to have leaked: cleaning up"]
+        [
+            "10.96.0.7 IPAddressNotAllocated: IPAddress: 10.96.0.7 for Service default/gone appears to have leaked: cleaning up"
+        ]
     );
     assert_eq!(cluster.keys().await, ["ipaddresses.networking.k8s.io/10.96.0.9"]);
     let again = cluster.create("again", node_port("10.96.0.7", 30007)).await;
@@ -123,7 +127,9 @@ async fn an_allocation_with_a_wrong_reference_is_put_right() {
     cluster.put("ipaddresses.networking.k8s.io/10.96.0.7", &wrong).await;
     assert_eq!(
         cluster.repaired().await,
-        ["web ClusterIPNotAllocated: the ClusterIP [IPv4]: 10.96.0.7 for Service default/web has a wrong reference; repairing"]
+        [
+            "web ClusterIPNotAllocated: the ClusterIP [IPv4]: 10.96.0.7 for Service default/web has a wrong reference; repairing"
+        ]
     );
     assert_eq!(cluster.whose("10.96.0.7").await.as_deref(), Some("web"));
 }
