@@ -21,7 +21,7 @@ pub(crate) struct Identity {
     pub(crate) id: u64,
     pub(crate) namespace: String,
     pub(crate) namespace_labels: Arc<Labels>,
-    pub(crate) labels: Labels,
+    pub(crate) labels: Arc<Labels>,
     /// What applies to it, in the set of policies that was asked last.
     pub(crate) rules: ArcSwapOption<IdentityRules>,
 }
@@ -46,7 +46,7 @@ impl Endpoint {
 /// What a Pod says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Description {
-    labels: Labels,
+    labels: Arc<Labels>,
     ports: Vec<NamedPort>,
     node: Option<String>,
 }
@@ -72,7 +72,8 @@ struct Known {
 pub(crate) struct Endpoints {
     pods: BTreeMap<PodKey, Known>,
     namespaces: HashMap<String, Arc<Labels>>,
-    identities: HashMap<(String, Arc<Labels>, Labels), Weak<Identity>>,
+    /// By the labels of namespace and pod; those of a namespace have its name among them.
+    identities: HashMap<(Arc<Labels>, Arc<Labels>), Weak<Identity>>,
     /// Dead identities are swept when this many are known.
     sweep_at: usize,
     next_id: u64,
@@ -190,10 +191,16 @@ impl Endpoints {
         })
     }
 
-    fn identity(&mut self, namespace: &str, labels: &Labels) -> Arc<Identity> {
-        let known = self.namespaces.entry(namespace.to_owned());
-        let namespace_labels = known.or_insert_with(|| Arc::new(namespace_labels(namespace, None))).clone();
-        let key = (namespace.to_owned(), namespace_labels.clone(), labels.clone());
+    fn identity(&mut self, namespace: &str, labels: &Arc<Labels>) -> Arc<Identity> {
+        let namespace_labels = match self.namespaces.get(namespace) {
+            Some(known) => known.clone(),
+            None => {
+                let unlabelled = Arc::new(namespace_labels(namespace, None));
+                self.namespaces.insert(namespace.to_owned(), unlabelled.clone());
+                unlabelled
+            }
+        };
+        let key = (namespace_labels.clone(), labels.clone());
         if let Some(identity) = self.identities.get(&key).and_then(Weak::upgrade) {
             return identity;
         }
@@ -234,7 +241,7 @@ impl Description {
     fn of(pod: &Pod) -> Description {
         let spec = pod.spec.as_ref();
         Description {
-            labels: pod.metadata.labels.clone().unwrap_or_default(),
+            labels: Arc::new(pod.metadata.labels.clone().unwrap_or_default()),
             ports: spec.map(named_ports).unwrap_or_default(),
             node: spec.and_then(|spec| spec.node_name.clone()),
         }

@@ -1,23 +1,28 @@
 //! NetworkPolicy and ClusterNetworkPolicy compiled to verdicts with reasons.
 //!
-//! [`start`] follows NetworkPolicies, Namespaces, Pods and Nodes and keeps a [`PolicyTable`]: an immutable snapshot,
-//! swapped whole. [`Policy::filter`] is what the switch asks once per new flow, and again for every flow after a swap;
-//! [`Policy::explain`] answers from the same compiled rules which policy decided, and what nearly matched.
+//! [`start`] follows policies, Namespaces, Pods and Nodes and keeps a [`PolicyTable`]: an immutable snapshot, swapped
+//! whole. [`Policy::filter`] is what the switch asks once per new flow, and again for every flow after a swap (unless
+//! [`Established::Keep`] is set); [`Policy::explain`] answers from the same compiled rules which policy decided, and what
+//! nearly matched; [`PolicyTable::matrix`] asks them for all pairs at once.
 //!
 //! [`Policy::attach`] makes isolation exact from a pod's first packet: it returns when every policy that is older than
 //! the pod is in force for it.
+//!
+//! The API is told how it fares with the administrator's policies: a condition in their status, and an Event about two
+//! whose order is left open.
 //!
 //! Not here: where a Service's flow goes (`proxy`; policies judge what is behind it), and the validation of policies
 //! (`apiserver`): what is invalid here matches nothing.
 //!
 //! Follows the NetworkPolicy v1 API with KEP-2079 (`endPort`), and KEP-2091 in the form of the network-policy-api
-//! project: ClusterNetworkPolicy v1alpha2.
+//! project: ClusterNetworkPolicy v1alpha2, and the policies of v1alpha1 read as such.
 
 mod admin_network_policy;
 mod cluster_network_policy;
 mod conflict;
 mod crowd;
 mod endpoint;
+mod engine;
 mod explain;
 mod filter;
 mod group;
@@ -42,11 +47,11 @@ pub mod v1alpha2 {
     pub use crate::cluster_network_policy::*;
 }
 
+pub use engine::{ClusterPolicies, Config, Policy, Sources, start, start_with};
 pub use explain::{DirectionReport, Explanation, NearMiss, PartyReport, RuleReport, Ruling};
 pub use filter::{Denial, Established};
 pub use matrix::Destination;
 pub use status::Reports;
-pub use sync::{ClusterPolicies, Config, Policy, Sources, start, start_with};
 pub use table::{NodeInfo, PodInfo, PolicyTable};
 
 /// Why a flow is refused: the reason codes that flows, traces and captures show.
