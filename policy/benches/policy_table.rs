@@ -194,6 +194,8 @@ async fn live(line: &mut impl FnMut(&str, &dyn Display) -> io::Result<()>) -> io
     let live = Live::start(&world).await;
     let (mut with, mut without, mut new) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..=ROUNDS {
+        // Each measured twice: at the first time pods meet under these policies, and once they know one another.
+        let first_none = live.connect(&pairs).await;
         let none = live.connect(&pairs).await;
         live.apply(&world.policies).await;
         let first = live.connect(&pairs).await;
@@ -201,7 +203,7 @@ async fn live(line: &mut impl FnMut(&str, &dyn Display) -> io::Result<()>) -> io
         live.delete(&world.policies).await;
         if round > 0 {
             without.push(none);
-            new.push(first / none);
+            new.push(first / first_none);
             with.push(some);
         }
     }

@@ -7,7 +7,6 @@ use crate::hash::Map;
 use crate::rule::{CompiledPolicy, Direction, Tier};
 use crate::rule_set::RuleSet;
 use parking_lot::RwLock;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Identities come and go; beyond so many remembered ones a group starts afresh.
@@ -25,7 +24,7 @@ pub(crate) struct PolicyGroup {
 struct Subjects {
     by_identity: Map<u64, Arc<Subject>>,
     /// Identities that the same policies select share everything.
-    by_selection: HashMap<Vec<u32>, Arc<Subject>>,
+    by_selection: Map<Vec<u32>, Arc<Subject>>,
 }
 
 /// All that applies to one identity, in a set of policies.

@@ -1,5 +1,5 @@
-//! A fast hash for keys that the cluster itself hands out, addresses and numbers: nobody outside can choose them so that
-//! they collide.
+//! A fast hash for keys that the cluster itself hands out, addresses and numbers of identities and rules: nobody outside
+//! can choose them so that they collide.
 
 use std::hash::{BuildHasher, Hasher};
 

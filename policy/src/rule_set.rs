@@ -15,7 +15,6 @@ use ipnet::IpNet;
 use netstack::Protocol;
 use parking_lot::RwLock;
 use prefix_trie::joint::JointPrefixMap;
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -48,7 +47,7 @@ pub(crate) struct RuleSet {
 struct Remembered {
     by_identity: Map<u64, Arc<PortMap>>,
     /// Identities that meet the same rules share one map.
-    by_rules: HashMap<Vec<u32>, Arc<PortMap>>,
+    by_rules: Map<Vec<u32>, Arc<PortMap>>,
 }
 
 /// The other end of a flow as one side's rules see it.
@@ -189,7 +188,7 @@ impl RuleSet {
                 }
             }
         }
-        let mut shared: HashMap<Vec<u32>, Arc<PortMap>> = HashMap::new();
+        let mut shared: Map<Vec<u32>, Arc<PortMap>> = Map::default();
         let mut regions = JointPrefixMap::new();
         for region in blocks.keys() {
             let covering = blocks.cover(&region).flat_map(|(_, blocks)| blocks);
