@@ -248,32 +248,102 @@ mod tests {
         Arc::new(serde_json::from_value(value).expect("a Service"))
     }
 
+    fn text(services: &[Arc<Service>], links: bool) -> Vec<String> {
+        service_variables(services, "a", links).iter().map(|(name, value)| format!("{name}={value}")).collect()
+    }
+
+    fn kubernetes() -> Arc<Service> {
+        service(json!({"metadata": {"name": "kubernetes", "namespace": "default"},
+            "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "https", "port": 443, "protocol": "TCP"}]}}))
+    }
+
     #[test]
-    fn services_of_the_namespace_and_kubernetes_become_variables_but_not_headless_ones() {
+    fn rule_10_a_service_of_the_namespace_has_a_host_ports_and_docker_style_variables() {
+        let services = [service(json!({"metadata": {"name": "redis-primary", "namespace": "a"}, "spec": {"clusterIP": "10.96.0.11",
+            "ports": [{"name": "main-port", "port": 6379, "protocol": "TCP"}, {"name": "dns", "port": 53, "protocol": "UDP"}]}}))];
+        assert_eq!(
+            text(&services, true),
+            [
+                "REDIS_PRIMARY_SERVICE_HOST=10.96.0.11",
+                "REDIS_PRIMARY_SERVICE_PORT=6379",
+                "REDIS_PRIMARY_SERVICE_PORT_MAIN_PORT=6379",
+                "REDIS_PRIMARY_SERVICE_PORT_DNS=53",
+                "REDIS_PRIMARY_PORT=tcp://10.96.0.11:6379",
+                "REDIS_PRIMARY_PORT_6379_TCP=tcp://10.96.0.11:6379",
+                "REDIS_PRIMARY_PORT_6379_TCP_PROTO=tcp",
+                "REDIS_PRIMARY_PORT_6379_TCP_PORT=6379",
+                "REDIS_PRIMARY_PORT_6379_TCP_ADDR=10.96.0.11",
+                "REDIS_PRIMARY_PORT_53_UDP=udp://10.96.0.11:53",
+                "REDIS_PRIMARY_PORT_53_UDP_PROTO=udp",
+                "REDIS_PRIMARY_PORT_53_UDP_PORT=53",
+                "REDIS_PRIMARY_PORT_53_UDP_ADDR=10.96.0.11",
+            ]
+        );
+    }
+
+    #[test]
+    fn rule_10_an_ipv6_address_stands_in_brackets_where_a_port_follows() {
+        let services = [service(json!({"metadata": {"name": "six", "namespace": "a"},
+            "spec": {"clusterIP": "fd00:10:96::6", "ports": [{"port": 80, "protocol": "TCP"}]}}))];
+        let variables = text(&services, true);
+        assert_eq!(variables[0], "SIX_SERVICE_HOST=fd00:10:96::6");
+        assert_eq!(variables[2], "SIX_PORT=tcp://[fd00:10:96::6]:80");
+        assert_eq!(variables[6], "SIX_PORT_80_TCP_ADDR=fd00:10:96::6");
+    }
+
+    #[test]
+    fn rule_10_headless_external_and_other_namespaces_services_are_left_out() {
         let services = [
-            service(
-                json!({"metadata": {"name": "redis-primary", "namespace": "a"}, "spec": {"clusterIP": "10.96.0.11",
-                "ports": [{"name": "main-port", "port": 6379, "protocol": "TCP"}]}}),
-            ),
             service(
                 json!({"metadata": {"name": "db", "namespace": "a"}, "spec": {"clusterIP": "None", "ports": [{"port": 1}]}}),
             ),
             service(
-                json!({"metadata": {"name": "other", "namespace": "b"}, "spec": {"clusterIP": "10.96.0.12", "ports": [{"port": 1}]}}),
+                json!({"metadata": {"name": "away", "namespace": "a"}, "spec": {"type": "ExternalName", "externalName": "x.y"}}),
             ),
             service(
-                json!({"metadata": {"name": "kubernetes", "namespace": "default"}, "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 443}]}}),
+                json!({"metadata": {"name": "other", "namespace": "b"}, "spec": {"clusterIP": "10.96.0.12", "ports": [{"port": 1}]}}),
             ),
         ];
-        let variables = service_variables(&services, "a", true);
-        let text: Vec<String> = variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        assert!(text.contains(&"REDIS_PRIMARY_SERVICE_HOST=10.96.0.11".to_owned()));
-        assert!(text.contains(&"REDIS_PRIMARY_SERVICE_PORT_MAIN_PORT=6379".to_owned()));
-        assert!(text.contains(&"REDIS_PRIMARY_PORT_6379_TCP_ADDR=10.96.0.11".to_owned()));
-        assert!(text.contains(&"KUBERNETES_PORT=tcp://10.96.0.1:443".to_owned()));
-        assert!(!text.iter().any(|line| line.starts_with("DB_") || line.starts_with("OTHER_")));
-        let only_kubernetes = service_variables(&services, "a", false);
-        assert!(only_kubernetes.iter().all(|(name, _)| name.starts_with("KUBERNETES_")));
+        assert_eq!(text(&services, true), Vec::<String>::new());
+    }
+
+    #[test]
+    fn rule_10_the_api_is_always_there_and_alone_without_service_links() {
+        let own = service(
+            json!({"metadata": {"name": "web", "namespace": "a"}, "spec": {"clusterIP": "10.96.0.13", "ports": [{"port": 80}]}}),
+        );
+        let services = [kubernetes(), own];
+        assert!(text(&services, true).contains(&"KUBERNETES_PORT=tcp://10.96.0.1:443".to_owned()));
+        assert!(text(&services, true).contains(&"WEB_SERVICE_HOST=10.96.0.13".to_owned()));
+        let alone = text(&services, false);
+        assert!(alone.contains(&"KUBERNETES_SERVICE_PORT_HTTPS=443".to_owned()));
+        assert!(alone.iter().all(|line| line.starts_with("KUBERNETES_")), "{alone:?}");
+        // A namespace's own Service of that name counts instead, for who asks for links.
+        let namesake = service(
+            json!({"metadata": {"name": "kubernetes", "namespace": "a"}, "spec": {"clusterIP": "10.96.0.14", "ports": [{"port": 1}]}}),
+        );
+        let services = [kubernetes(), namesake];
+        assert_eq!(text(&services, true)[0], "KUBERNETES_SERVICE_HOST=10.96.0.14");
+        assert_eq!(text(&services, false)[0], "KUBERNETES_SERVICE_HOST=10.96.0.1");
+    }
+
+    #[test]
+    fn rule_10_the_containers_own_entries_override() {
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": []}})).expect("a Pod");
+        let container: Container = serde_json::from_value(json!({"name": "c", "env": [
+            {"name": "KUBERNETES_SERVICE_HOST", "value": "mine"}, {"name": "URL", "value": "http://$(KUBERNETES_SERVICE_HOST):$(KUBERNETES_SERVICE_PORT)"},
+            {"name": "IPS", "valueFrom": {"fieldRef": {"fieldPath": "status.podIPs"}}}, {"name": "HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}]}))
+        .expect("a container");
+        let ips = ["10.244.1.5", "fd00:10:244:1::5"].map(|ip| ip.parse().expect("an address"));
+        let host = ["172.18.0.2", "fd00:172:18::2"].map(|ip| ip.parse().expect("an address"));
+        let base = service_variables(&[kubernetes()], "a", true);
+        let addresses = Addresses { pod: &ips, host: &host };
+        let all = variables(&pod, &container, &addresses, base, &References::default()).expect("resolved");
+        let value = |name: &str| all.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        assert_eq!(value("KUBERNETES_SERVICE_HOST"), Some("mine"));
+        assert_eq!(value("URL"), Some("http://mine:443"));
+        assert_eq!(value("IPS"), Some("10.244.1.5,fd00:10:244:1::5"));
+        assert_eq!(value("HOST"), Some("172.18.0.2"));
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod proxies;
 mod quota;
 mod races;
 mod reads;
+mod services;
 mod stream_client;
 mod streams;
 mod support;

@@ -2,6 +2,7 @@
 
 mod access;
 mod admission;
+mod allocation;
 mod certificates;
 mod objects;
 mod pods;
