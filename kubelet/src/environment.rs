@@ -259,8 +259,10 @@ mod tests {
 
     #[test]
     fn rule_10_a_service_of_the_namespace_has_a_host_ports_and_docker_style_variables() {
-        let services = [service(json!({"metadata": {"name": "redis-primary", "namespace": "a"}, "spec": {"clusterIP": "10.96.0.11",
-            "ports": [{"name": "main-port", "port": 6379, "protocol": "TCP"}, {"name": "dns", "port": 53, "protocol": "UDP"}]}}))];
+        let services = [service(
+            json!({"metadata": {"name": "redis-primary", "namespace": "a"}, "spec": {"clusterIP": "10.96.0.11",
+            "ports": [{"name": "main-port", "port": 6379, "protocol": "TCP"}, {"name": "dns", "port": 53, "protocol": "UDP"}]}}),
+        )];
         assert_eq!(
             text(&services, true),
             [
@@ -329,7 +331,8 @@ mod tests {
 
     #[test]
     fn rule_10_the_containers_own_entries_override() {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": []}})).expect("a Pod");
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": []}})).expect("a Pod");
         let container: Container = serde_json::from_value(json!({"name": "c", "env": [
             {"name": "KUBERNETES_SERVICE_HOST", "value": "mine"}, {"name": "URL", "value": "http://$(KUBERNETES_SERVICE_HOST):$(KUBERNETES_SERVICE_PORT)"},
             {"name": "IPS", "valueFrom": {"fieldRef": {"fieldPath": "status.podIPs"}}}, {"name": "HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}]}))

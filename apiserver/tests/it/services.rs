@@ -63,9 +63,8 @@ async fn rule_3_9_services_created_at_once_share_neither_address_nor_node_port()
     }
     assert_eq!(addresses(&server).await, ips);
     // Who asks for one address at the same time: one has it.
-    let claims = (0..8).map(|number| {
-        server.post(SERVICES, service(&format!("claim{number}"), json!({"clusterIP": "10.96.0.77"})))
-    });
+    let claims = (0..8)
+        .map(|number| server.post(SERVICES, service(&format!("claim{number}"), json!({"clusterIP": "10.96.0.77"}))));
     let codes: Vec<u16> = join_all(claims).await.iter().map(|answer| answer.code.as_u16()).collect();
     assert_eq!(codes.iter().filter(|code| **code == 201).count(), 1, "{codes:?}");
     assert_eq!(codes.iter().filter(|code| **code == 422).count(), 7, "{codes:?}");
@@ -85,7 +84,8 @@ async fn rule_3_9_a_dry_run_shows_an_address_and_a_node_port_and_takes_neither()
     let port = shown["spec"]["ports"][0]["nodePort"].as_i64().expect("a node port");
     assert!((30086..=32767).contains(&port));
     assert_eq!(addresses(&server).await, BTreeSet::new());
-    let taken = json!({"type": "NodePort", "clusterIP": shown["spec"]["clusterIP"], "ports": [{"port": 80, "nodePort": port}]});
+    let taken =
+        json!({"type": "NodePort", "clusterIP": shown["spec"]["clusterIP"], "ports": [{"port": 80, "nodePort": port}]});
     server.post(SERVICES, service("other", taken.clone())).await.created();
     assert_eq!(server.post(&dry, service("web", taken)).await.code, 422, "what is taken is taken in a dry run too");
 }
