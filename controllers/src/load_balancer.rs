@@ -1,7 +1,7 @@
 //! The built-in load balancer: gives Services of type LoadBalancer an address from the pool.
 //!
 //! Only the address is given here; that packets to it are carried is the proxy's. Services with a `loadBalancerClass`
-//! are somebody else's and stay pending.
+//! other than this one's are somebody else's and stay pending.
 
 use crate::endpoint_slice::desired::{Family, families};
 use crate::event::EventType;
@@ -13,9 +13,12 @@ use k8s_openapi::api::core::v1::{LoadBalancerIngress, LoadBalancerStatus, PortSt
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 use tokio::task::JoinSet;
 use tracing::warn;
 
+/// The class by which a Service may ask for this load balancer; without any class it gets it too.
+const CLASS: &str = "net.coracle.dev/load-balancer";
 const FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
 
 pub(crate) fn start(shared: &Shared, config: &Config, tasks: &mut JoinSet<()>) {
@@ -50,7 +53,7 @@ fn concerned(update: &Update<Service>, services: &Informer<Service>) -> Vec<Key>
 fn wants_address(service: &Service) -> bool {
     let Some(spec) = &service.spec else { return false };
     spec.type_.as_deref() == Some("LoadBalancer")
-        && spec.load_balancer_class.is_none()
+        && spec.load_balancer_class.as_deref().is_none_or(|class| class == CLASS)
         && service.metadata.deletion_timestamp.is_none()
 }
 
@@ -59,6 +62,12 @@ fn addresses(service: &Service) -> Vec<IpAddr> {
     let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
     let ingress = status.iter().flat_map(|status| status.ingress.iter().flatten());
     ingress.filter_map(|ingress| ingress.ip.as_deref()?.parse().ok()).collect()
+}
+
+/// The addresses that a Service claims by itself.
+fn external_ips(service: &Service) -> Vec<IpAddr> {
+    let claimed = service.spec.iter().flat_map(|spec| spec.external_ips.iter().flatten());
+    claimed.filter_map(|ip| ip.parse().ok()).collect()
 }
 
 fn has_finalizer(service: &Service) -> bool {
@@ -88,7 +97,7 @@ impl Controller for LoadBalancerController {
             .list()
             .iter()
             .filter(|other| Key::of(&other.metadata) != *key)
-            .flat_map(|other| addresses(other))
+            .flat_map(|other| addresses(other).into_iter().chain(external_ips(other)))
             .collect();
         let wanted = match assign(&service, &self.pools, &taken) {
             Ok(wanted) => wanted,
@@ -177,6 +186,14 @@ fn assign(service: &Service, pools: &[Pool], taken: &BTreeSet<IpAddr>) -> std::r
             if taken.contains(&ip) {
                 return Err(format!("spec.loadBalancerIP: Invalid value: \"{ip}\": address is already allocated"));
             }
+            // Anything else would let who may write Services take over the addresses of nodes, pods and other Services.
+            if !pools.iter().any(|pool| pool.has_usable(ip)) {
+                let pools: Vec<String> = pools.iter().map(|pool| format!("{}/{}", pool.first, pool.prefix)).collect();
+                return Err(format!(
+                    "spec.loadBalancerIP: Invalid value: \"{ip}\": must be a usable address of the load balancer pool {}",
+                    pools.join(", ")
+                ));
+            }
             assigned.push(ip);
             continue;
         }
@@ -233,20 +250,34 @@ impl Pool {
         Pool::parse(&format!("{ip}/{}", self.prefix)).is_some_and(|pool| pool.first == self.first)
     }
 
+    /// Whether it may be given to a Service.
+    fn has_usable(&self, ip: IpAddr) -> bool {
+        let distance = match (self.first, ip) {
+            (IpAddr::V4(first), IpAddr::V4(ip)) => u128::from(ip.to_bits().wrapping_sub(first.to_bits())),
+            (IpAddr::V6(first), IpAddr::V6(ip)) => ip.to_bits().wrapping_sub(first.to_bits()),
+            _ => return false,
+        };
+        self.contains(ip) && self.offsets().contains(&distance)
+    }
+
     /// The usable addresses: without the network's own and the broadcast address where there is room for such.
     fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
-        let bits = if self.first.is_ipv4() { 32 } else { 128 } - u32::from(self.prefix);
-        let size = 1_u128.checked_shl(bits).unwrap_or(u128::MAX);
-        let (skip, last) = match self.first {
-            IpAddr::V4(_) if size > 2 => (1, size - 1),
-            IpAddr::V6(_) if size > 2 => (1, size),
-            _ => (0, size),
-        };
         let first = self.first;
-        (skip..last).map(move |offset| match first {
+        self.offsets().map(move |offset| match first {
             IpAddr::V4(ip) => IpAddr::V4(Ipv4Addr::from_bits(ip.to_bits() + u32::try_from(offset).unwrap_or(0))),
             IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits().wrapping_add(offset))),
         })
+    }
+
+    /// How far the usable ones are from the first.
+    fn offsets(&self) -> Range<u128> {
+        let bits = if self.first.is_ipv4() { 32 } else { 128 } - u32::from(self.prefix);
+        let size = 1_u128.checked_shl(bits).unwrap_or(u128::MAX);
+        match self.first {
+            IpAddr::V4(_) if size > 2 => 1..size - 1,
+            IpAddr::V6(_) if size > 2 => 1..size,
+            _ => 0..size,
+        }
     }
 }
 
@@ -276,6 +307,8 @@ mod tests {
         assert!(wants_address(&service));
         service.spec.as_mut().expect("a spec").load_balancer_class = Some("example.com/other".to_owned());
         assert!(!wants_address(&service));
+        service.spec.as_mut().expect("a spec").load_balancer_class = Some(CLASS.to_owned());
+        assert!(wants_address(&service), "its own class");
     }
 
     #[test]
@@ -295,8 +328,19 @@ mod tests {
             given(&service(&["IPv4"], None, Some("172.18.255.5")), &pools, &[]),
             Ok(vec!["172.18.255.5".to_owned()])
         );
-        assert_eq!(given(&service(&["IPv4"], Some("10.9.9.9"), None), &pools, &[]), Ok(vec!["10.9.9.9".to_owned()]));
-        assert!(given(&service(&["IPv4"], Some("10.9.9.9"), None), &pools, &["10.9.9.9"]).is_err());
+        let asked = |ip: &str, taken: &[&str]| given(&service(&["IPv4"], Some(ip), None), &pools, taken);
+        assert_eq!(asked("172.18.255.3", &[]), Ok(vec!["172.18.255.3".to_owned()]));
+        let taken = "spec.loadBalancerIP: Invalid value: \"172.18.255.3\": address is already allocated";
+        assert_eq!(asked("172.18.255.3", &["172.18.255.3"]), Err(taken.to_owned()));
+    }
+
+    #[test]
+    fn rule_7_2_an_address_that_is_asked_for_must_be_a_usable_one_of_the_pool() {
+        for ip in ["172.18.0.1", "10.244.1.2", "172.18.255.0", "172.18.255.7", "172.18.255.8"] {
+            let refused = given(&service(&["IPv4"], Some(ip), None), &["172.18.255.0/29"], &[]);
+            let why = "must be a usable address of the load balancer pool 172.18.255.0/29";
+            assert_eq!(refused, Err(format!("spec.loadBalancerIP: Invalid value: \"{ip}\": {why}")));
+        }
     }
 
     #[test]

@@ -97,6 +97,14 @@ pub(super) fn service(_: &ResourceKind, service: &Value, _: Option<&Value>) -> V
     if !named && !at("externalName").is_empty() {
         said.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned());
     }
+    // Ours: better told at once than looked for in packets.
+    for (index, port) in list(service, "/spec/ports").iter().enumerate() {
+        if text(port, "/protocol") == "SCTP" && !headless && !named {
+            said.push(format!(
+                "spec.ports[{index}].protocol: SCTP is carried by port between pods that speak it; pods that run in this process do not, and refuse it; node ports and load balancers do not carry it from the machine"
+            ));
+        }
+    }
     if at("trafficDistribution") == "PreferClose" {
         said.push("spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"".to_owned());
     }
