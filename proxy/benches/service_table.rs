@@ -3,98 +3,19 @@
 //! `cargo bench -p proxy`. A translation must cost the same with one Service as with ten thousand. Every figure is the
 //! median of several rounds.
 
-use k8s_openapi::api::core::v1::{Node, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+mod world;
+
 use netstack::{FiveTuple, PortTag, Protocol, Translate, Translation};
-use proxy::{Addressing, ServiceTable, Translator};
-use serde_json::json;
+use proxy::{ServiceTable, Translator};
 use std::fmt::Display;
 use std::hint::black_box;
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-const SERVICES: u32 = 10_000;
-const ENDPOINTS: u32 = 10;
-const NODES: u32 = 100;
-const ROUNDS: usize = 7;
-
-struct World {
-    services: Vec<Arc<Service>>,
-    slices: Vec<Arc<EndpointSlice>>,
-    nodes: Vec<Arc<Node>>,
-}
-
-fn cluster_ip(number: u32) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 96, 1, 0)) + number)
-}
-
-fn pod_ip(number: u32) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 128, 0, 0)) + number)
-}
-
-fn from<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> T {
-    serde_json::from_value(value).expect("an object")
-}
-
-fn slice(number: u32, endpoints: u32) -> EndpointSlice {
-    let endpoints: Vec<_> = (0..endpoints)
-        .map(|index| {
-            let pod = number * ENDPOINTS + index;
-            json!({ "addresses": [pod_ip(pod)], "nodeName": format!("node-{}", pod % NODES), "conditions": { "ready": true } })
-        })
-        .collect();
-    from(json!({
-        "metadata": { "namespace": "default", "name": format!("s{number}-1"), "labels": { "kubernetes.io/service-name": format!("s{number}") } },
-        "addressType": "IPv4", "ports": [{ "name": "", "port": 8080, "protocol": "TCP" }], "endpoints": endpoints,
-    }))
-}
-
-fn world(services: u32) -> World {
-    let service = |number: u32| {
-        from(json!({
-            "metadata": { "namespace": "default", "name": format!("s{number}") },
-            "spec": { "clusterIPs": [cluster_ip(number)], "ports": [{ "port": 80, "protocol": "TCP" }] },
-        }))
-    };
-    let node = |number: u32| {
-        let (second, third) = (128 + number / 256, number % 256);
-        from(json!({
-            "metadata": { "name": format!("node-{number}") },
-            "spec": { "podCIDR": format!("10.{second}.{third}.0/24") },
-            "status": { "addresses": [{ "type": "InternalIP", "address": format!("172.18.1.{number}") }] },
-        }))
-    };
-    World {
-        services: (0..services).map(|number| Arc::new(service(number))).collect(),
-        slices: (0..services).map(|number| Arc::new(slice(number, ENDPOINTS))).collect(),
-        nodes: (0..NODES).map(|number| Arc::new(node(number))).collect(),
-    }
-}
-
-fn addressing() -> Addressing {
-    Addressing {
-        service_cidrs: vec![(IpAddr::from([10, 96, 0, 0]), 12)],
-        cluster_cidrs: vec![(IpAddr::from([10, 128, 0, 0]), 9)],
-        gateway_addresses: vec![IpAddr::from([172, 18, 0, 1])],
-    }
-}
+use std::net::SocketAddr;
+use std::time::Duration;
+use world::{ENDPOINTS, NODES, SERVICES, World, addressing, cluster_ip, median, pod_ip, slice, timed, world};
 
 fn build(world: &World) -> ServiceTable {
     ServiceTable::build(&addressing(), &world.services, &world.slices, &world.nodes)
-}
-
-fn median(mut round: impl FnMut() -> Duration) -> Duration {
-    let mut rounds: Vec<Duration> = (0..ROUNDS).map(|_| round()).collect();
-    rounds.sort();
-    rounds[ROUNDS / 2]
-}
-
-fn timed(work: impl FnOnce()) -> Duration {
-    let start = Instant::now();
-    work();
-    start.elapsed()
 }
 
 fn translation(table: &ServiceTable, services: u32) -> Duration {

@@ -6,7 +6,7 @@
 
 use crate::node::Node;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 /// One endpoint of a Service port.
@@ -66,22 +66,20 @@ impl Endpoints {
         protocol: &str,
         local: bool,
     ) -> (Endpoints, Endpoints) {
-        let mut union: BTreeMap<SocketAddr, Endpoint> = BTreeMap::new();
+        let mut union: Vec<Endpoint> = Vec::new();
         for slice in slices.filter(|slice| matches!(slice.address_type.as_str(), "IPv4" | "IPv6")) {
             let ports = slice.ports.iter().flatten().filter(|port| {
                 port.name.as_deref().unwrap_or("") == name && port.protocol.as_deref().unwrap_or("TCP") == protocol
             });
             for port in ports.filter_map(|port| u16::try_from(port.port?).ok()) {
-                for endpoint in slice.endpoints.iter().flatten().filter_map(|endpoint| record(slice, endpoint, port)) {
-                    let known = union.entry(endpoint.address).or_insert_with(|| endpoint.clone());
-                    if endpoint.rank() > known.rank() {
-                        *known = endpoint;
-                    }
-                }
+                union.extend(slice.endpoints.iter().flatten().filter_map(|endpoint| record(slice, endpoint, port)));
             }
         }
-        let (v4, v6) = union.into_values().partition(|endpoint| endpoint.address.is_ipv4());
-        (Endpoints::sort(v4, local), Endpoints::sort(v6, local))
+        // IPv4 sorts before IPv6, and of the records of one address the most usable one comes first.
+        union.sort_by(|a, b| a.address.cmp(&b.address).then_with(|| b.rank().cmp(&a.rank())));
+        union.dedup_by(|later, first| later.address == first.address);
+        let v6 = union.split_off(union.partition_point(|endpoint| endpoint.address.is_ipv4()));
+        (Endpoints::sort(union, local), Endpoints::sort(v6, local))
     }
 
     fn sort(all: Vec<Endpoint>, local: bool) -> Endpoints {
@@ -178,17 +176,19 @@ fn record(slice: &EndpointSlice, endpoint: &k8s_openapi::api::discovery::v1::End
     if address.is_ipv4() != (slice.address_type == "IPv4") {
         return None;
     }
-    let conditions = endpoint.conditions.clone().unwrap_or_default();
-    let ready = conditions.ready.unwrap_or(true);
-    let hints = endpoint.hints.clone().unwrap_or_default();
+    let conditions = endpoint.conditions.as_ref();
+    let ready = conditions.and_then(|conditions| conditions.ready).unwrap_or(true);
+    let hints = endpoint.hints.as_ref();
+    let nodes = hints.into_iter().flat_map(|hints| hints.for_nodes.iter().flatten()).map(|hint| hint.name.clone());
+    let zones = hints.into_iter().flat_map(|hints| hints.for_zones.iter().flatten()).map(|hint| hint.name.clone());
     Some(Endpoint {
         address: SocketAddr::new(address, port),
         node: endpoint.node_name.clone(),
         ready,
-        serving: conditions.serving.unwrap_or(ready),
-        terminating: conditions.terminating.unwrap_or(false),
+        serving: conditions.and_then(|conditions| conditions.serving).unwrap_or(ready),
+        terminating: conditions.and_then(|conditions| conditions.terminating).unwrap_or(false),
         target: endpoint.target_ref.as_ref().and_then(|target| target.name.clone()),
-        for_nodes: hints.for_nodes.unwrap_or_default().into_iter().map(|hint| hint.name).collect(),
-        for_zones: hints.for_zones.unwrap_or_default().into_iter().map(|hint| hint.name).collect(),
+        for_nodes: nodes.collect(),
+        for_zones: zones.collect(),
     })
 }

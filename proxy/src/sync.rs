@@ -251,13 +251,13 @@ impl TableSync {
             }
         }
         for name in &dirty.services {
-            table = match self.known.services.get(name) {
+            match self.known.services.get(name) {
                 Some(service) => {
                     let slices = self.known.slices.get(name);
-                    table.with_service(service, slices.into_iter().flatten().map(|(_, slice)| &**slice))
+                    table.set_service(service, slices.into_iter().flatten().map(|(_, slice)| &**slice));
                 }
-                None => table.without_service(name),
-            };
+                None => table.remove_service(name),
+            }
         }
         for (name, pod) in &dirty.pods {
             table = match pod {

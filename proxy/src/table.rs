@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use netstack::{FiveTuple, Protocol};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -80,17 +80,20 @@ impl ServiceTable {
         slices: &[Arc<EndpointSlice>],
         nodes: &[Arc<v1::Node>],
     ) -> ServiceTable {
-        let mut of_service: BTreeMap<ServiceName, Vec<&EndpointSlice>> = BTreeMap::new();
+        let mut of_service: HashMap<(&str, &str), Vec<&EndpointSlice>> = HashMap::new();
         for slice in slices {
-            if let Some(service) = service_of(slice) {
-                of_service.entry(service).or_default().push(slice);
+            if let Some(name) = service_label(slice) {
+                let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
+                of_service.entry((namespace, name)).or_default().push(slice);
             }
         }
-        let table = ServiceTable::new(addressing).with_nodes(nodes.iter().map(|node| &**node));
-        services.iter().fold(table, |table, service| {
-            let slices = of_service.get(&ServiceName::of(service)).map_or(&[][..], Vec::as_slice);
-            table.with_service(service, slices.iter().copied())
-        })
+        let mut table = ServiceTable::new(addressing).with_nodes(nodes.iter().map(|node| &**node));
+        for service in services {
+            let metadata = &service.metadata;
+            let name = (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default());
+            table.set_service(service, of_service.get(&name).map_or(&[][..], Vec::as_slice).iter().copied());
+        }
+        table
     }
 
     /// The next table, with these nodes.
@@ -104,34 +107,52 @@ impl ServiceTable {
         service: &v1::Service,
         slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
     ) -> ServiceTable {
-        let name = ServiceName::of(service);
-        match CompiledService::compile(service, slices) {
-            Some(compiled) if self.services.get(&name).is_some_and(|known| **known == compiled) => self.clone(),
-            Some(compiled) => self.without_service(&name).insert(Arc::new(compiled)),
-            None => self.without_service(&name),
-        }
+        let mut table = self.clone();
+        table.set_service(service, slices);
+        table
     }
 
     /// The next table, without a Service.
     pub fn without_service(&self, name: &ServiceName) -> ServiceTable {
         let mut table = self.clone();
-        let Some(gone) = table.services.remove(name) else { return table };
-        for (key, _) in &gone.frontends {
-            release(&mut table.frontends, key, name);
-        }
-        for (key, _) in &gone.node_ports {
-            release(&mut table.node_ports, key, name);
-        }
-        for ip in &gone.cluster_ips {
-            match table.cluster_ips.get(ip).copied() {
-                Some(claims) if claims > 1 => table.cluster_ips.insert(*ip, claims - 1),
-                _ => table.cluster_ips.remove(ip),
-            };
-        }
+        table.remove_service(name);
         table
     }
 
-    fn insert(mut self, compiled: Arc<CompiledService>) -> ServiceTable {
+    /// [`ServiceTable::with_service`] on a table that nobody else has yet.
+    pub(crate) fn set_service<'a>(
+        &mut self,
+        service: &v1::Service,
+        slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
+    ) {
+        let name = ServiceName::of(service);
+        match CompiledService::compile(service, slices) {
+            Some(compiled) if self.services.get(&name).is_some_and(|known| **known == compiled) => {}
+            Some(compiled) => {
+                self.remove_service(&name);
+                self.insert(Arc::new(compiled));
+            }
+            None => self.remove_service(&name),
+        }
+    }
+
+    pub(crate) fn remove_service(&mut self, name: &ServiceName) {
+        let Some(gone) = self.services.remove(name) else { return };
+        for (key, _) in &gone.frontends {
+            release(&mut self.frontends, key, name);
+        }
+        for (key, _) in &gone.node_ports {
+            release(&mut self.node_ports, key, name);
+        }
+        for ip in &gone.cluster_ips {
+            match self.cluster_ips.get(ip).copied() {
+                Some(claims) if claims > 1 => self.cluster_ips.insert(*ip, claims - 1),
+                _ => self.cluster_ips.remove(ip),
+            };
+        }
+    }
+
+    fn insert(&mut self, compiled: Arc<CompiledService>) {
         for (key, frontend) in &compiled.frontends {
             claim(&mut self.frontends, *key, frontend);
         }
@@ -143,7 +164,6 @@ impl ServiceTable {
             self.cluster_ips.insert(*ip, claims + 1);
         }
         self.services.insert(compiled.service.name.clone(), compiled);
-        self
     }
 
     /// The next table, with this state of a pod: its host ports.
@@ -241,8 +261,12 @@ impl ServiceTable {
 
 /// The Service that a slice belongs to.
 pub(crate) fn service_of(slice: &EndpointSlice) -> Option<ServiceName> {
-    let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL)?;
-    Some(ServiceName { namespace: slice.metadata.namespace.clone().unwrap_or_default(), name: name.clone() })
+    let name = service_label(slice)?.to_owned();
+    Some(ServiceName { namespace: slice.metadata.namespace.clone().unwrap_or_default(), name })
+}
+
+fn service_label(slice: &EndpointSlice) -> Option<&str> {
+    slice.metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL).map(String::as_str)
 }
 
 fn claim<K: Clone + Eq + std::hash::Hash>(table: &mut imbl::HashMap<K, Claims>, key: K, frontend: &Frontend) {
