@@ -205,7 +205,9 @@ fn patch(service: &Service, side: &HostSide, now: &Time) -> Option<Value> {
     if !same_condition {
         let others = service.status.iter().flat_map(|status| status.conditions.iter().flatten());
         let others = others.filter(|condition| condition.type_ != REACHABLE).cloned();
-        patch["status"] = json!({ "conditions": others.chain(wanted).collect::<Vec<_>>() });
+        let conditions: Vec<Condition> = others.chain(wanted).collect();
+        // A merge patch takes away what is null.
+        patch["status"] = json!({ "conditions": (!conditions.is_empty()).then_some(conditions) });
     }
     Some(patch)
 }

@@ -9,6 +9,7 @@ mod fixture;
 mod floors;
 mod flow_log;
 mod host_network;
+mod host_side;
 mod introspection;
 mod kubectl;
 mod least_rights;
