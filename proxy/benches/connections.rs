@@ -208,7 +208,10 @@ async fn main() -> io::Result<()> {
         rounds.push((rate(&one).await, rate(&many).await));
     }
     let ratio = middle(rounds.iter().map(|(one, many)| many / one).collect());
-    line("connections/s through a ClusterIP, 1 Service", &format!("{:.0}", middle(rounds.iter().map(|r| r.0).collect())))?;
+    line(
+        "connections/s through a ClusterIP, 1 Service",
+        &format!("{:.0}", middle(rounds.iter().map(|r| r.0).collect())),
+    )?;
     line(
         &format!("connections/s through a ClusterIP, {SERVICES} Services × {ENDPOINTS} endpoints"),
         &format!("{:.0}", middle(rounds.iter().map(|r| r.1).collect())),

@@ -90,7 +90,8 @@ impl ServiceTable {
         let mut table = ServiceTable::new(addressing).with_nodes(nodes.iter().map(|node| &**node));
         for service in services {
             let metadata = &service.metadata;
-            let name = (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default());
+            let name =
+                (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default());
             table.set_service(service, of_service.get(&name).map_or(&[][..], Vec::as_slice).iter().copied());
         }
         table

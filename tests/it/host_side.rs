@@ -101,7 +101,8 @@ async fn a_load_balancer_answers_on_the_machine_and_its_nodes_say_whether_they_h
     bench.ok("kubectl apply -f web.yaml").await;
     bench.ok("kubectl wait service/web --for=jsonpath='{.status.loadBalancer.ingress[0].ip}' --timeout=30s").await;
     let told = service(&bench, "web").await;
-    let ip: Ipv4Addr = told["status"]["loadBalancer"]["ingress"][0]["ip"].as_str().and_then(|ip| ip.parse().ok()).expect("an IP");
+    let ip: Ipv4Addr =
+        told["status"]["loadBalancer"]["ingress"][0]["ip"].as_str().and_then(|ip| ip.parse().ok()).expect("an IP");
     let [_, b, c, d] = ip.octets();
     let balancer = SocketAddr::from(([127, b, c, d], port));
     assert_eq!(eventually(balancer, 200).await, "hello");
@@ -204,7 +205,10 @@ async fn a_storm_of_services_in_a_whole_cluster_leaves_no_address_port_listener_
     }
     let of_services = || {
         let flows = cluster.network().flows();
-        flows.into_iter().filter(|flow| flow.original.dst != flow.translated.dst && flow.original.dst.port() == 80).count()
+        flows
+            .into_iter()
+            .filter(|flow| flow.original.dst != flow.translated.dst && flow.original.dst.port() == 80)
+            .count()
     };
     wait(|| of_services() == 0, "the flows of Services are gone").await;
     cluster.stop().await;

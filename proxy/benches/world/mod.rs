@@ -90,4 +90,3 @@ pub(crate) fn timed(work: impl FnOnce()) -> Duration {
     work();
     start.elapsed()
 }
-
