@@ -359,7 +359,10 @@ impl Builder {
         );
         progress("controllers");
 
-        let cluster_dns = ClusterDns { service: self.addresses.dns().into(), zone: ZONE.to_owned(), node_resolv_conf };
+        let node_searches =
+            if self.forward_outside { kubelet::resolv_conf::searches(&node_resolv_conf) } else { Vec::new() };
+        let cluster_dns =
+            ClusterDns { service: self.addresses.dns().into(), zone: ZONE.to_owned(), node_searches, node_resolv_conf };
         let tags = Arc::new(AtomicU64::new(1));
         let residents = Arc::new(Residents::default());
         let gate = Arc::new(PolicyGate { policy: policy.clone(), residents: residents.clone() });

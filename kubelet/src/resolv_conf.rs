@@ -15,13 +15,61 @@ pub struct ClusterDns {
     pub zone: String,
     /// The node's own resolv.conf, for `dnsPolicy: Default`.
     pub node_resolv_conf: String,
+    /// Domains of the node that `ClusterFirst` searches after the cluster's own.
+    pub node_searches: Vec<String>,
 }
+
+/// Nameservers that a C library reads.
+const MAX_NAMESERVERS: usize = 3;
+/// What Kubernetes allows of a search list: domains, and characters with the spaces between them.
+const MAX_SEARCHES: usize = 32;
+const MAX_SEARCH_CHARACTERS: usize = 2048;
+/// What the kernel allows of a hostname.
+const MAX_HOSTNAME: usize = 64;
 
 /// 9.5: spec.hostname or the pod's name, at most 63 characters.
 pub fn hostname(pod: &Pod) -> String {
     let spec = pod.spec.as_ref();
     let name = spec.and_then(|spec| spec.hostname.clone()).or_else(|| pod.metadata.name.clone()).unwrap_or_default();
     name.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned()
+}
+
+/// 9.5: the full name does not fit into a hostname.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "failed to construct FQDN from pod hostname and cluster domain, FQDN {0} is too long ({MAX_HOSTNAME} characters is the max, \
+     {length} characters requested)",
+    length = .0.len()
+)]
+pub struct FqdnTooLong(String);
+
+/// 9.5: what the containers' kernel says: the hostname, or the full name with `setHostnameAsFQDN`, or the override.
+///
+/// # Errors
+/// The full name is longer than a hostname may be.
+pub fn kernel_hostname(pod: &Pod, zone: &str) -> Result<String, FqdnTooLong> {
+    let Some(spec) = &pod.spec else { return Ok(hostname(pod)) };
+    if let Some(name) = spec.hostname_override.as_ref().filter(|name| !name.is_empty()) {
+        return Ok(name.clone());
+    }
+    let subdomain = spec.subdomain.as_deref().filter(|subdomain| !subdomain.is_empty());
+    match subdomain.filter(|_| spec.set_hostname_as_fqdn == Some(true)) {
+        None => Ok(hostname(pod)),
+        Some(subdomain) => {
+            let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+            let name = format!("{}.{subdomain}.{namespace}.svc.{zone}", hostname(pod));
+            if name.len() > MAX_HOSTNAME { Err(FqdnTooLong(name)) } else { Ok(name) }
+        }
+    }
+}
+
+/// The domains of a resolv.conf's search list: those of the last `search` line.
+pub fn searches(resolv_conf: &str) -> Vec<String> {
+    let lines = resolv_conf.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next()? == "search").then(|| words.map(str::to_owned).collect())
+    });
+    lines.last().unwrap_or_default()
 }
 
 /// 9.1 and 9.2.
@@ -41,16 +89,17 @@ pub fn resolv_conf(pod: &Pod, dns: &ClusterDns) -> String {
                 let mut words = line.split_whitespace();
                 match words.next() {
                     Some("nameserver") => nameservers.extend(words.next().map(str::to_owned)),
-                    Some("search") => searches = words.map(str::to_owned).collect(),
                     Some("options") => options.extend(words.map(option)),
                     _ => {}
                 }
             }
+            searches = self::searches(&dns.node_resolv_conf);
         }
         _ => {
             let zone = &dns.zone;
             nameservers.push(dns.service.to_string());
-            searches.extend([format!("{namespace}.svc.{zone}"), format!("svc.{zone}"), zone.clone()]);
+            let own = [format!("{namespace}.svc.{zone}"), format!("svc.{zone}"), zone.clone()];
+            searches.extend(own.into_iter().chain(dns.node_searches.iter().cloned()));
             options.push(("ndots".to_owned(), Some("5".to_owned())));
         }
     }
@@ -60,11 +109,7 @@ pub fn resolv_conf(pod: &Pod, dns: &ClusterDns) -> String {
                 nameservers.push(server.clone());
             }
         }
-        for search in config.searches.iter().flatten() {
-            if !searches.contains(search) {
-                searches.push(search.clone());
-            }
-        }
+        searches.extend(config.searches.iter().flatten().cloned());
         for wanted in config.options.iter().flatten() {
             let name = wanted.name.clone().unwrap_or_default();
             match options.iter_mut().find(|(known, _)| *known == name) {
@@ -74,11 +119,12 @@ pub fn resolv_conf(pod: &Pod, dns: &ClusterDns) -> String {
         }
     }
     let mut text = String::new();
-    for server in nameservers.iter().take(3) {
+    for server in nameservers.iter().take(MAX_NAMESERVERS) {
         let _ = writeln!(text, "nameserver {server}");
     }
+    let searches = fitting(&searches);
     if !searches.is_empty() {
-        let _ = writeln!(text, "search {}", searches.iter().take(32).cloned().collect::<Vec<_>>().join(" "));
+        let _ = writeln!(text, "search {}", searches.join(" "));
     }
     if !options.is_empty() {
         let words = options.iter().map(|(name, value)| match value {
@@ -90,6 +136,23 @@ pub fn resolv_conf(pod: &Pod, dns: &ClusterDns) -> String {
     text
 }
 
+/// The domains of a search list, each once, as far as it may be long.
+fn fitting(searches: &[String]) -> Vec<&str> {
+    let mut fitting: Vec<&str> = Vec::new();
+    let mut length = 0;
+    for search in searches {
+        if fitting.contains(&search.as_str()) {
+            continue;
+        }
+        length += search.len() + usize::from(!fitting.is_empty());
+        if fitting.len() == MAX_SEARCHES || length > MAX_SEARCH_CHARACTERS {
+            break;
+        }
+        fitting.push(search);
+    }
+    fitting
+}
+
 fn option(word: &str) -> (String, Option<String>) {
     match word.split_once(':') {
         Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
@@ -97,28 +160,44 @@ fn option(word: &str) -> (String, Option<String>) {
     }
 }
 
+/// The lines that every hosts file begins with.
+const LOCALHOST: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
+                         fe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n";
+
 /// 9.4, with a line for each of the pod's addresses.
 pub fn hosts(pod: &Pod, pod_ips: &[IpAddr], zone: &str) -> String {
     let spec = pod.spec.clone().unwrap_or_default();
     let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
     let hostname = hostname(pod);
-    let mut text = String::from(
-        "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
-    );
+    let mut text = format!("# Kubernetes-managed hosts file.\n{LOCALHOST}");
     for pod_ip in pod_ips {
         let _ = match spec.subdomain.as_deref().filter(|subdomain| !subdomain.is_empty()) {
             Some(subdomain) => writeln!(text, "{pod_ip}\t{hostname}.{subdomain}.{namespace}.svc.{zone}\t{hostname}"),
             None => writeln!(text, "{pod_ip}\t{hostname}"),
         };
     }
-    let aliases = spec.host_aliases.unwrap_or_default();
+    add_aliases(&mut text, pod);
+    text
+}
+
+/// 9.4 for a pod on its node's network: the node's file.
+pub fn node_hosts(pod: &Pod, node_ips: &[IpAddr], node: &str) -> String {
+    let mut text = format!("# Kubernetes-managed hosts file (host network).\n{LOCALHOST}");
+    for ip in node_ips {
+        let _ = writeln!(text, "{ip}\t{node}");
+    }
+    add_aliases(&mut text, pod);
+    text
+}
+
+fn add_aliases(text: &mut String, pod: &Pod) {
+    let aliases = pod.spec.as_ref().and_then(|spec| spec.host_aliases.as_deref()).unwrap_or_default();
     if !aliases.is_empty() {
         text.push_str("\n# Entries added by HostAliases.\n");
-        for alias in aliases {
-            let _ = writeln!(text, "{}\t{}", alias.ip, alias.hostnames.unwrap_or_default().join("\t"));
-        }
     }
-    text
+    for alias in aliases {
+        let _ = writeln!(text, "{}\t{}", alias.ip, alias.hostnames.as_deref().unwrap_or_default().join("\t"));
+    }
 }
 
 #[cfg(test)]
@@ -131,6 +210,7 @@ mod tests {
         ClusterDns {
             service: "10.96.0.10".parse().expect("an address"),
             zone: "cluster.local".into(),
+            node_searches: vec!["example.org".into()],
             node_resolv_conf,
         }
     }
@@ -140,11 +220,80 @@ mod tests {
     }
 
     #[test]
+    fn rule_9_1_with_host_net_a_pod_on_the_nodes_network_has_the_clusters_names() {
+        let spec = json!({"containers": [], "hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"});
+        let own = resolv_conf(&pod(json!({"containers": []})), &dns());
+        assert_eq!(resolv_conf(&pod(spec), &dns()), own);
+    }
+
+    #[test]
+    fn rule_9_1_with_none_there_is_only_what_dns_config_says() {
+        let spec = json!({"containers": [], "dnsPolicy": "None",
+            "dnsConfig": {"nameservers": ["9.9.9.9"], "searches": ["x.org"], "options": [{"name": "ndots", "value": "1"}]}});
+        assert_eq!(resolv_conf(&pod(spec), &dns()), "nameserver 9.9.9.9\nsearch x.org\noptions ndots:1\n");
+    }
+
+    #[test]
+    fn rule_9_2_at_most_three_nameservers_and_thirty_two_domains_of_2048_characters_are_written() {
+        let domains = |count: usize, length: usize| -> Vec<String> {
+            (0..count).map(|n| format!("{n:0>width$}.x", width = length - 2)).collect()
+        };
+        let written = |searches: Vec<String>| {
+            let servers = ["10.96.0.10", "1.1.1.1", "2.2.2.2", "3.3.3.3"];
+            let spec = json!({"containers": [], "dnsConfig": {"nameservers": servers, "searches": searches}});
+            let text = resolv_conf(&pod(spec), &dns());
+            assert_eq!(text.matches("nameserver").count(), 3);
+            let line = text.lines().find_map(|line| line.strip_prefix("search ")).expect("a list").to_owned();
+            (line.split(' ').count(), line.len())
+        };
+        // Four are there already, of 60 characters.
+        assert_eq!(written(domains(28, 10)).0, 32);
+        assert_eq!(written(domains(40, 10)).0, 32);
+        let (count, length) = written(domains(20, 200));
+        assert!(count < 24 && length <= 2048 && length + 201 > 2048, "{count} of {length}");
+        assert_eq!(written(vec!["example.org".into(), "svc.cluster.local".into()]).0, 4, "each once");
+    }
+
+    #[test]
+    fn rule_9_4_a_pod_on_the_nodes_network_has_the_nodes_file() {
+        let spec =
+            json!({"containers": [], "hostNetwork": true, "hostAliases": [{"ip": "192.0.2.7", "hostnames": ["a"]}]});
+        let text = node_hosts(&pod(spec), &["172.18.0.2".parse().expect("an address")], "node-1");
+        assert!(text.starts_with("# Kubernetes-managed hosts file (host network).\n127.0.0.1\tlocalhost\n"), "{text}");
+        assert!(text.contains("\n172.18.0.2\tnode-1\n") && !text.contains("db-0"), "{text}");
+        assert!(text.ends_with("\n192.0.2.7\ta\n"), "{text}");
+    }
+
+    #[test]
+    fn rule_9_5_the_hostname_is_the_specs_or_the_pods_name_of_63_characters() {
+        let mut long = pod(json!({"containers": []}));
+        long.metadata.name = Some(format!("{}-{}", "a".repeat(62), "b".repeat(20)));
+        assert_eq!(hostname(&long), "a".repeat(62), "nothing ends in a dash");
+        assert_eq!(hostname(&pod(json!({"containers": [], "hostname": "own"}))), "own");
+    }
+
+    #[test]
+    fn rule_9_5_a_hostname_is_the_full_name_on_wish_if_that_has_64_characters_at_most() {
+        let of = |hostname: &str, subdomain: &str, wish: bool| {
+            let spec =
+                json!({"containers": [], "hostname": hostname, "subdomain": subdomain, "setHostnameAsFQDN": wish});
+            kernel_hostname(&pod(spec), "cluster.local")
+        };
+        assert_eq!(of("a", "db", true).as_deref(), Ok("a.db.prod.svc.cluster.local"));
+        assert_eq!(of("a", "db", false).as_deref(), Ok("a"));
+        assert_eq!(of("a", "", true).as_deref(), Ok("a"), "without a subdomain there is no full name");
+        let rest = ".db.prod.svc.cluster.local".len();
+        assert!(of(&"a".repeat(64 - rest), "db", true).is_ok());
+        let error = of(&"a".repeat(65 - rest), "db", true).expect_err("too long").to_string();
+        assert!(error.ends_with("is too long (64 characters is the max, 65 characters requested)"), "{error}");
+    }
+
+    #[test]
     fn rule_9_1_cluster_first_searches_the_namespace_first_and_default_uses_the_nodes_resolvers() {
         let text = resolv_conf(&pod(json!({"containers": []})), &dns());
         assert_eq!(
             text,
-            "nameserver 10.96.0.10\nsearch prod.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n"
+            "nameserver 10.96.0.10\nsearch prod.svc.cluster.local svc.cluster.local cluster.local example.org\noptions ndots:5\n"
         );
         let default = resolv_conf(&pod(json!({"containers": [], "hostNetwork": true})), &dns());
         assert_eq!(default, "nameserver 192.0.2.1\nsearch example.org\n");
@@ -156,7 +305,7 @@ mod tests {
             "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]}});
         assert_eq!(
             resolv_conf(&pod(spec), &dns()),
-            "nameserver 10.96.0.10\nnameserver 9.9.9.9\nsearch prod.svc.cluster.local svc.cluster.local cluster.local x.org\noptions ndots:2 edns0\n"
+            "nameserver 10.96.0.10\nnameserver 9.9.9.9\nsearch prod.svc.cluster.local svc.cluster.local cluster.local example.org x.org\noptions ndots:2 edns0\n"
         );
     }
 

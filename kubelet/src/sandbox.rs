@@ -29,6 +29,8 @@ pub(crate) enum SandboxError {
     #[error(transparent)]
     Exhausted(#[from] crate::ipam::Exhausted),
     #[error(transparent)]
+    Hostname(#[from] resolv_conf::FqdnTooLong),
+    #[error(transparent)]
     Attach(#[from] netstack::AttachError),
 }
 
@@ -37,6 +39,8 @@ impl Sandbox {
     pub(crate) async fn create(kubelet: &Arc<Shared>, pod: &core::Pod) -> Result<Sandbox, SandboxError> {
         let spec = pod.spec.clone().unwrap_or_default();
         let own_network = spec.host_network != Some(true);
+        let (zone, node) = (&kubelet.config.dns.zone, &kubelet.config.node_name);
+        let hostname = if own_network { resolv_conf::kernel_hostname(pod, zone)? } else { node.clone() };
         let (ips, host) = if own_network {
             let ips = kubelet.ipam.allocate(&known_addresses(pod))?;
             let attached = kubelet.network.attach_host(&ips, kubelet.next_tag());
@@ -48,10 +52,14 @@ impl Sandbox {
         };
         let dns = &kubelet.config.dns;
         Ok(Sandbox {
-            hosts: resolv_conf::hosts(pod, &ips, &dns.zone),
+            hosts: if own_network {
+                resolv_conf::hosts(pod, &ips, zone)
+            } else {
+                resolv_conf::node_hosts(pod, &ips, node)
+            },
             ips,
             host,
-            hostname: if own_network { resolv_conf::hostname(pod) } else { kubelet.config.node_name.clone() },
+            hostname,
             resolv_conf: resolv_conf::resolv_conf(pod, dns),
             volumes: spec.volumes.iter().flatten().map(|volume| (volume.name.clone(), Files::new())).collect(),
             own_network,

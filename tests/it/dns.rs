@@ -159,3 +159,86 @@ async fn rule_9_1_each_dns_policy_gives_a_pod_its_own_resolv_conf() {
     assert!(found.contains("Address: 10.96.0.1\n"), "as it is first, with two dots or more: {found}");
     cluster.stop().await;
 }
+
+fn sleeper(name: &str, labels: &str, more: &str) -> String {
+    format!(
+        "---\n{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, labels: {{{labels}}}}}, spec: {{{more} containers: [{{name: c, \
+         image: busybox, command: [sleep, '9999']}}]}}}}\n"
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_8_9_policies_apply_to_dns_as_to_all_traffic() {
+    let cluster = Cluster::builder().seed(1).start().await.expect("a cluster");
+    cluster.apply(&sleeper("client", "app: client", "")).await.expect("applied");
+    cluster.settled().await;
+    let lookup = async || exec(&cluster, "client", &["nslookup", "kubernetes.default.svc.cluster.local"]).await;
+    let found = lookup().await;
+    assert!(found.stdout.contains("Address: 10.96.0.1\n"), "{}", found.stdout);
+    let policy = |egress: &str| {
+        format!(
+            "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: p}}, spec: {{podSelector: {{matchLabels: \
+             {{app: client}}}}, policyTypes: [Egress], egress: [{egress}]}}}}"
+        )
+    };
+    cluster.apply(&policy("{ports: [{port: 443, protocol: TCP}]}")).await.expect("applied");
+    cluster.settled().await;
+    let denied = lookup().await;
+    assert!(!denied.stdout.contains("10.96.0.1\n"), "{}", denied.stdout);
+    assert_ne!(denied.code, 0);
+    // What is allowed is the DNS pod's port, after the Service's address has been translated.
+    let to_dns = "{to: [{namespaceSelector: {}, podSelector: {matchLabels: {k8s-app: kube-dns}}}], ports: [{port: 53, protocol: UDP}]}";
+    cluster.apply(&policy(to_dns)).await.expect("applied");
+    cluster.settled().await;
+    let found = lookup().await;
+    assert!(found.stdout.contains("Address: 10.96.0.1\n"), "{}", found.stdout);
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_8_2_pods_that_are_not_ready_have_names_where_their_service_publishes_them() {
+    let cluster = Cluster::builder().seed(1).dns_port(0).start().await.expect("a cluster");
+    let never = "hostname: db-0, subdomain: quiet, readinessGates: [{conditionType: example.com/never}],";
+    let service = |name: &str, publish: bool| {
+        format!(
+            "---\n{{apiVersion: v1, kind: Service, metadata: {{name: {name}}}, spec: {{clusterIP: None, selector: {{app: db}}, \
+             publishNotReadyAddresses: {publish}, ports: [{{port: 5432}}]}}}}\n"
+        )
+    };
+    let all = [sleeper("db", "app: db", never), service("quiet", false), service("loud", true)].concat();
+    cluster.apply(&all).await.expect("applied");
+    cluster.settled().await;
+    let dig = async |name: &str| exec(&cluster, "db", &["nslookup", name]).await.stdout;
+    let ip = exec(&cluster, "db", &["hostname", "-i"]).await.stdout.trim().to_owned();
+    assert!(ip.starts_with("10.244."), "{ip}");
+    assert!(dig("quiet.default.svc.cluster.local").await.contains("NXDOMAIN"));
+    let found = dig("loud.default.svc.cluster.local").await;
+    assert!(found.contains(&format!("Address: {ip}\n")), "{found}");
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_9_5_a_pod_whose_full_name_is_too_long_for_a_hostname_is_not_started() {
+    let cluster = Cluster::builder().seed(1).start().await.expect("a cluster");
+    let short = "hostname: a, subdomain: db, setHostnameAsFQDN: true,";
+    cluster.apply(&sleeper("short", "app: db", short)).await.expect("applied");
+    cluster.settled().await;
+    assert_eq!(exec(&cluster, "short", &["hostname"]).await.stdout, "a.db.default.svc.cluster.local\n");
+    // It is tried again and again, so the cluster does not settle from here on.
+    let long = format!("hostname: {}, subdomain: db, setHostnameAsFQDN: true,", "a".repeat(60));
+    cluster.apply(&sleeper("long", "app: db", &long)).await.expect("applied");
+    let events: kube::Api<k8s_openapi::api::core::v1::Event> = kube::Api::default_namespaced(cluster.client());
+    let told = async || {
+        let events = events.list(&Default::default()).await.expect("a list").items;
+        let about = events.into_iter().filter(|event| event.involved_object.name.as_deref() == Some("long"));
+        let mut texts = about.filter_map(|event| event.message);
+        texts.any(|text| text.contains("is too long (64 characters is the max"))
+    };
+    while !told().await {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let pods: kube::Api<k8s_openapi::api::core::v1::Pod> = kube::Api::default_namespaced(cluster.client());
+    let status = pods.get("long").await.expect("the pod").status.expect("a status");
+    assert_eq!(status.phase.as_deref(), Some("Pending"));
+    cluster.stop().await;
+}

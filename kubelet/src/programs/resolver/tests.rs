@@ -43,7 +43,8 @@ pub(crate) fn serve(machine: Machine, zone: &'static [(&'static str, &'static st
         if manner == Manner::Failing {
             answer.metadata.response_code = ResponseCode::ServFail;
         }
-        for address in known {
+        // A name without an address has no records.
+        for address in known.into_iter().filter(|address| !address.is_empty()) {
             let data = match address.parse().expect("an address") {
                 IpAddr::V4(address) => RData::A(A(address)),
                 IpAddr::V6(address) => RData::AAAA(AAAA(address)),
@@ -99,6 +100,9 @@ const ZONE: &[(&str, &str)] = &[
     ("dual.default.svc.cluster.local.", "10.96.0.8"),
     ("dual.default.svc.cluster.local.", "fd00::8"),
     ("example.org.", "192.0.2.1"),
+    ("bare.default.svc.cluster.local.", ""),
+    ("bare.svc.cluster.local.", "10.96.0.9"),
+    ("a.b.c.d.e.f.", "192.0.2.2"),
 ];
 
 #[tokio::test(start_paused = true)]
@@ -136,6 +140,29 @@ async fn a_name_with_fewer_dots_than_ndots_is_asked_as_is_last_and_with_a_traili
     );
     lookup(&client.host, &client.files, "example.org.").await.expect("known");
     assert_eq!(names(&server.asked), ["example.org."]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_without_addresses_does_not_end_the_search() {
+    let network = network();
+    let _server = serve(Machine::at(&network, "10.0.0.53"), ZONE, Manner::Plain);
+    let client = client(&network, "");
+    let found = lookup(&client.host, &client.files, "bare").await.expect("known further on");
+    assert_eq!(found, ["10.96.0.9".parse::<IpAddr>().expect("an address")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_with_as_many_dots_as_ndots_is_asked_as_is_first_and_then_searched() {
+    let network = network();
+    let server = serve(Machine::at(&network, "10.0.0.53"), ZONE, Manner::Plain);
+    let client = client(&network, "");
+    lookup(&client.host, &client.files, "a.b.c.d.e.f").await.expect("known");
+    let first: Vec<String> = server.asked.lock().drain(..).map(|(name, _)| name).collect();
+    assert_eq!(first, ["a.b.c.d.e.f.", "a.b.c.d.e.f."], "A and AAAA, and nothing else");
+    lookup(&client.host, &client.files, "u.n.k.n.o.w").await.expect_err("unknown");
+    let names: Vec<String> = server.asked.lock().iter().map(|(name, _)| name.clone()).collect();
+    assert_eq!((names.len(), names[0].as_str()), (8, "u.n.k.n.o.w."));
+    assert!(names[2..4].iter().all(|name| name == "u.n.k.n.o.w.default.svc.cluster.local."), "{names:?}");
 }
 
 #[tokio::test(start_paused = true)]
