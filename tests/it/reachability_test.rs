@@ -87,3 +87,17 @@ async fn the_lesson_keeps_its_promises() {
     let example = repository("examples/policy-tests/lesson.yaml");
     terminal().sh(&format!("coracle test {}", example.display())).await.ok();
 }
+
+#[tokio::test]
+async fn every_policy_recipe_keeps_its_promises() {
+    let directory = repository("examples/policy-recipes");
+    let listed = std::fs::read_dir(&directory).expect("the recipes");
+    let names: Vec<String> = listed.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into()).collect();
+    let recipes: Vec<&str> = names.iter().filter_map(|name| name.strip_suffix(".test.yaml")).collect();
+    assert!(recipes.len() >= 20, "{recipes:?}");
+    for name in names.iter().filter_map(|name| name.strip_suffix(".yaml")).filter(|name| !name.ends_with(".test")) {
+        assert!(recipes.contains(&name), "{name} has no expectations");
+    }
+    let ran = terminal().sh(&format!("coracle test {}/*.test.yaml", directory.display())).await;
+    assert!(ran.code == 0 && ran.stderr.contains(" 0 failed"), "{ran}");
+}
