@@ -3,6 +3,7 @@
 mod bad_input;
 mod cli;
 mod clients;
+mod cni_profiles;
 mod dns;
 mod dual_stack;
 mod fixture;
