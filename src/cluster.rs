@@ -395,7 +395,9 @@ impl Builder {
             tasks
                 .spawn(cni_profile::tell_not_enforced(informers.clone(), events.clone(), warning, move || clock.now()));
         }
-        let sources = introspection::Sources::new(&informers, network.clone(), (cluster_dns, inside), asked, known);
+        let reader = client(&api, identities::controller_manager());
+        let parts = (cluster_dns, inside);
+        let sources = introspection::Sources::new(&informers, network.clone(), parts, asked, known, reader);
         tasks.spawn(introspection::install(&api, sources, events));
         progress("nodes");
 

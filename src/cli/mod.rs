@@ -85,6 +85,8 @@ enum Command {
     Capture(capture::Capture),
     /// Show which pods can talk to which
     Matrix(matrix::Matrix),
+    /// Say which pairs of pods would gain or lose reachability if policies were applied or deleted
+    DiffPolicy(matrix::DiffPolicy),
     /// Save the cluster's whole state into a file, or make a cluster's state of one
     #[command(subcommand)]
     Snapshot(snapshot::Snapshot),
@@ -138,6 +140,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Capture(capture) => capture.run().await?,
         Command::Test(test) => return test.run().await,
         Command::Matrix(matrix) => return matrix.run().await,
+        Command::DiffPolicy(diff) => return diff.run().await,
         Command::Snapshot(snapshot) => snapshot.run().await?,
     }
     Ok(ExitCode::SUCCESS)

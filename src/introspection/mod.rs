@@ -27,6 +27,7 @@ mod flows;
 mod hubble;
 mod metrics;
 mod name_lookup;
+mod past;
 mod pcapng;
 mod place;
 mod policy_review;
@@ -86,6 +87,8 @@ pub(crate) struct Sources {
     /// Where pods reach the API.
     pub(crate) api_address: IpAddr,
     pub(crate) profile: CniProfile,
+    /// Reads the cluster's history.
+    pub(crate) reader: kube::Client,
 }
 
 impl Sources {
@@ -95,6 +98,7 @@ impl Sources {
         (cluster_dns, networks): (ClusterDns, Networks),
         (proxy, policy, dns, nodes): (&Arc<Proxy>, &Arc<Policy>, &Arc<Dns>, &Arc<Nodes>),
         (residents, api_address, profile): (Arc<Residents>, IpAddr, CniProfile),
+        reader: kube::Client,
     ) -> Self {
         Sources {
             proxy: Arc::downgrade(proxy),
@@ -110,6 +114,7 @@ impl Sources {
             residents,
             api_address,
             profile,
+            reader,
         }
     }
 
@@ -117,31 +122,35 @@ impl Sources {
     /// them, defaults filled in. `absent`: `namespace/name`, a ClusterNetworkPolicy's name or `adminnetworkpolicy/name`, as if they
     /// were deleted.
     fn policies(&self, further: &[Value], absent: &[String]) -> Result<PolicyTable, Refusal> {
-        let mut table = PolicyTable::clone(&*alive(&self.policy)?.table());
-        for name in absent {
-            table = match name.split_once('/') {
-                Some(("adminnetworkpolicy" | "baselineadminnetworkpolicy", _)) => table.without_cluster_policy(name),
-                Some((namespace, name)) => table.without_policy(namespace, name),
-                None => table.without_cluster_policy(name),
-            };
-        }
-        for (index, object) in further.iter().enumerate() {
-            let field = format!("spec.policies[{index}]");
-            let unreadable = |why: serde_json::Error| FieldError::invalid(&field, &object["kind"], why.to_string());
-            table = match object["kind"].as_str() {
-                Some("NetworkPolicy") => table.with_policy(&read(object).map_err(unreadable)?),
-                Some("ClusterNetworkPolicy") => table.with_cluster_policy(&read(object).map_err(unreadable)?),
-                Some("AdminNetworkPolicy") => table.with_admin_policy(&read(object).map_err(unreadable)?),
-                Some("BaselineAdminNetworkPolicy") => table.with_baseline_policy(&read(object).map_err(unreadable)?),
-                _ => {
-                    let kinds =
-                        ["AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy", "NetworkPolicy"];
-                    return Err(FieldError::not_supported(format!("{field}.kind"), &object["kind"], &kinds).into());
-                }
-            };
-        }
-        Ok(table)
+        with_policies(PolicyTable::clone(&*alive(&self.policy)?.table()), further, absent)
     }
+}
+
+/// The same of any table.
+fn with_policies(mut table: PolicyTable, further: &[Value], absent: &[String]) -> Result<PolicyTable, Refusal> {
+    for name in absent {
+        table = match name.split_once('/') {
+            Some(("adminnetworkpolicy" | "baselineadminnetworkpolicy", _)) => table.without_cluster_policy(name),
+            Some((namespace, name)) => table.without_policy(namespace, name),
+            None => table.without_cluster_policy(name),
+        };
+    }
+    for (index, object) in further.iter().enumerate() {
+        let field = format!("spec.policies[{index}]");
+        let unreadable = |why: serde_json::Error| FieldError::invalid(&field, &object["kind"], why.to_string());
+        table = match object["kind"].as_str() {
+            Some("NetworkPolicy") => table.with_policy(&read(object).map_err(unreadable)?),
+            Some("ClusterNetworkPolicy") => table.with_cluster_policy(&read(object).map_err(unreadable)?),
+            Some("AdminNetworkPolicy") => table.with_admin_policy(&read(object).map_err(unreadable)?),
+            Some("BaselineAdminNetworkPolicy") => table.with_baseline_policy(&read(object).map_err(unreadable)?),
+            _ => {
+                let kinds =
+                    ["AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy", "NetworkPolicy"];
+                return Err(FieldError::not_supported(format!("{field}.kind"), &object["kind"], &kinds).into());
+            }
+        };
+    }
+    Ok(table)
 }
 
 fn read<T: DeserializeOwned>(value: &Value) -> Result<T, serde_json::Error> {

@@ -1,16 +1,17 @@
 //! `Reachability`: who can talk to whom, over all pairs of pods: computed, and if wanted measured by real connections.
 
-use super::place::{declared_ports, full_name, on_pod_network, pod_address, port, protocol_name};
-use super::{Asker, Question, Refusal, Sources, alive, spec};
+use super::place::{EPHEMERAL, declared_ports, full_name, on_pod_network, pod_address, port, protocol_name};
+use super::{Asker, Question, Refusal, Sources, alive, spec, with_policies};
 use apiserver::status::FieldError;
 use async_trait::async_trait;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use netstack::{Host, Protocol};
-use policy::Destination;
+use netstack::{FiveTuple, Host, NewFlow, PortTag, Protocol};
+use policy::{Destination, PolicyTable};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,12 @@ pub(super) const SCHEMA: &[(&str, &str, &str)] = &[
         "NetworkPolicies and ClusterNetworkPolicies to judge by as if they were applied. Not with probe.",
     ),
     ("absent", "strings", "Policies to leave out as if they were deleted. Not with probe."),
+    ("explain", "boolean", "Say of each pair why: texts, and the index of each pair's text. For 40,000 pairs at most."),
+    (
+        "resourceVersion",
+        "string",
+        "As it was at this revision of the cluster, if its history still has it. Not with probe. Default: now.",
+    ),
 ];
 
 /// So many rows of the matrix are computed before others may go on.
@@ -36,6 +43,10 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 const PROBES: usize = 256;
 /// More probes than this are refused: they would take minutes.
 const MOST_PROBES: usize = 20_000;
+/// More pairs than this are refused: the answer would be larger than what others of the API are.
+const MOST_PAIRS: usize = 10_000_000;
+/// More explanations than this are.
+const MOST_EXPLAINED: usize = 40_000;
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -45,6 +56,8 @@ struct Spec {
     probe: bool,
     policies: Vec<Value>,
     absent: Vec<String>,
+    explain: bool,
+    resource_version: String,
 }
 
 /// A port of a pod.
@@ -77,10 +90,20 @@ impl Question for Reachability {
         let wanted: Result<Vec<_>, _> =
             (0usize..).zip(&spec.ports).map(|(index, value)| port(&format!("spec.ports[{index}]"), value)).collect();
         let wanted = wanted?;
-        let table = sources.policies(&spec.policies, &spec.absent)?;
-        let mut pods: Vec<(Arc<Pod>, IpAddr)> = sources
-            .pods
-            .list()
+        let past = match spec.resource_version.as_str() {
+            "" => None,
+            _ if spec.probe => {
+                let why = "real connections are of now; leave resourceVersion out";
+                return Err(FieldError::forbidden("spec.probe", why).into());
+            }
+            version => Some(sources.past(version).await?),
+        };
+        let (listed, base) = match past {
+            Some((pods, table)) => (pods, table),
+            None => (sources.pods.list(), PolicyTable::clone(&*alive(&sources.policy)?.table())),
+        };
+        let table = with_policies(base, &spec.policies, &spec.absent)?;
+        let mut pods: Vec<(Arc<Pod>, IpAddr)> = listed
             .into_iter()
             .filter(|pod| on_pod_network(pod))
             .filter(|pod| {
@@ -102,6 +125,13 @@ impl Question for Reachability {
             let column = |(port, protocol)| Column { pod: pod.clone(), address: *address, port, protocol };
             columns.extend(ports.into_iter().map(column));
         }
+        let pairs = pods.len() * columns.len();
+        let most = if spec.explain { MOST_EXPLAINED } else { MOST_PAIRS };
+        if pairs > most {
+            let (field, what) = if spec.explain { ("spec.explain", "explained") } else { ("spec.namespaces", "judged") };
+            let why = format!("{pairs} pairs would have to be {what}, at most {most} are; name namespaces or ports");
+            return Err(FieldError::forbidden(field, why).into());
+        }
         let unenforced = sources.profile.warning();
         let sources_of: Vec<IpAddr> = pods.iter().map(|(_, address)| *address).collect();
         let destination =
@@ -122,6 +152,9 @@ impl Question for Reachability {
                 "protocol": protocol_name(column.protocol)})).collect::<Vec<_>>(),
             "allowed": rows.iter().map(|row| bits(row)).collect::<Vec<_>>(),
         });
+        if spec.explain {
+            status["why"] = explained(&table, &pods, &columns).await;
+        }
         if let Some(warning) = unenforced {
             status["warnings"] = json!([warning]);
         }
@@ -145,6 +178,38 @@ impl Question for Reachability {
         }
         Ok(status)
     }
+}
+
+fn flow(source: IpAddr, column: &Column) -> NewFlow {
+    let tuple = FiveTuple {
+        protocol: column.protocol,
+        src: SocketAddr::new(source, EPHEMERAL),
+        dst: SocketAddr::new(column.address, column.port),
+    };
+    NewFlow { original: tuple, translated: tuple, from: PortTag(0), to: PortTag(0) }
+}
+
+/// Why, of each pair: the texts once, and per row the index of each column's.
+async fn explained(table: &PolicyTable, pods: &[(Arc<Pod>, IpAddr)], columns: &[Column]) -> Value {
+    let mut texts: Vec<String> = Vec::new();
+    let mut known: HashMap<String, usize> = HashMap::new();
+    let mut cells = Vec::new();
+    for (_, source) in pods {
+        let row: Vec<usize> = columns
+            .iter()
+            .map(|column| {
+                let explanation = table.explain(&flow(*source, column));
+                let text = format!("egress: {}\ningress: {}", explanation.egress.why, explanation.ingress.why);
+                *known.entry(text.clone()).or_insert_with(|| {
+                    texts.push(text);
+                    texts.len() - 1
+                })
+            })
+            .collect();
+        cells.push(row);
+        tokio::task::yield_now().await;
+    }
+    json!({"texts": texts, "cells": cells})
 }
 
 /// One character per column: 1 may pass, 0 may not.

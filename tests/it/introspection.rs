@@ -246,6 +246,9 @@ async fn a_question_that_makes_no_sense_is_refused_with_the_field() {
         (("NameLookup", "namelookups"), json!({"name": "a", "type": "X"})),
         (("Reachability", "reachabilities"), json!({"ports": ["http"]})),
         (("Reachability", "reachabilities"), json!({"probe": true, "absent": ["default/db"]})),
+        (("Reachability", "reachabilities"), json!({"probe": true, "resourceVersion": "1"})),
+        (("Reachability", "reachabilities"), json!({"resourceVersion": "yesterday"})),
+        (("Reachability", "reachabilities"), json!({"explain": true, "ports": (1..=7000).collect::<Vec<u32>>()})),
     ] {
         let (code, answer) = ask(&cluster, kind, plural, spec).await;
         refusals.push_str(&format!("{code} {}\n", answer["message"].as_str().unwrap_or_default()));
@@ -264,6 +267,9 @@ async fn a_question_that_makes_no_sense_is_refused_with_the_field() {
         422 NameLookup.net.coracle.dev "" is invalid: spec.type: Invalid value: "X": "X" is not a record type; try A, AAAA, SRV, PTR, CNAME, TXT, NS or SOA
         422 Reachability.net.coracle.dev "" is invalid: spec.ports[0]: Invalid value: "http": must be PORT or PORT/PROTOCOL, such as 80 or 53/UDP
         422 Reachability.net.coracle.dev "" is invalid: spec.probe: Forbidden: real connections obey the policies in force; leave policies and absent out
+        422 Reachability.net.coracle.dev "" is invalid: spec.probe: Forbidden: real connections are of now; leave resourceVersion out
+        422 Reachability.net.coracle.dev "" is invalid: spec.resourceVersion: Invalid value: "yesterday": must be a resourceVersion, a whole number from 1
+        422 Reachability.net.coracle.dev "" is invalid: spec.explain: Forbidden: 112000 pairs would have to be explained, at most 40000 are; name namespaces or ports
     "#]].assert_eq(&refusals);
     cluster.stop().await;
 }
@@ -293,6 +299,7 @@ async fn the_commands_ask_the_same_questions() {
         "open.yaml",
         "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: open}, spec: {podSelector: {}, ingress: [{}]}}",
     );
+    terminal.write("none.yaml", "{apiVersion: v1, kind: Namespace, metadata: {name: none}}");
     terminal
         .transcript(
             r#"$ coracle explain policy web db:80
@@ -328,9 +335,54 @@ async fn the_commands_ask_the_same_questions() {
             1 pairs would be gained, 0 lost
             $ coracle matrix -n default --without default/db
             + default/web → default/db:80/TCP
-            1 pairs would be gained, 0 lost"#,
+            1 pairs would be gained, 0 lost
+            $ coracle diff-policy -n default -f open.yaml --exit-code
+            + default/web → default/db:80/TCP
+            1 pairs would be gained, 0 lost
+            [exit 1]
+            $ coracle diff-policy -n default -f open.yaml -o json | grep -A2 gained
+            "gained": [
+            "default/web → default/db:80/TCP"
+            ],
+            $ coracle diff-policy -f none.yaml
+            error: no NetworkPolicy or ClusterNetworkPolicy in none.yaml
+            [exit 1]
+            $ coracle matrix -n default -o svg | grep -c '<g><title>'
+            9
+            $ coracle matrix -n default -o html | tr '\n' '|' | grep -o 'class="Denied" title="[^"]*"'
+            class="Denied" title="default/web → default/db:80/TCP: denied|egress: no policy isolates default/web for egress|ingress: default/db is isolated for ingress by default/db; no rule matched"
+            $ coracle flows --last 1 --pod api | grep -c 'default/api'
+            1"#,
         )
         .await;
     bench.terminal = terminal;
     bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_matrix_of_an_earlier_revision_is_that_of_the_policies_and_pods_of_then() {
+    let cluster = cluster().await;
+    let revision = async || -> u64 {
+        let (_, pod) = answer(&cluster, Request::get("/api/v1/pods").body(Body::empty()).expect("a request")).await;
+        pod["metadata"]["resourceVersion"].as_str().and_then(|version| version.parse().ok()).expect("a version")
+    };
+    let before = revision().await;
+    let open = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: open}, spec: {podSelector: {}, ingress: [{}]}}";
+    cluster.apply(open).await.expect("applied");
+    cluster.run_pod(FunctionPod::new("late").port(80), listener).await.expect("a pod");
+    cluster.settled().await;
+    let matrix = async |version: &str| {
+        let spec = json!({"namespaces": ["default"], "resourceVersion": version});
+        status(&cluster, "Reachability", "reachabilities", spec).await
+    };
+    let then = matrix(&before.to_string()).await;
+    assert_eq!((&then["from"], &then["allowed"]), (&json!(["default/api", "default/db", "default/web"]), &json!(["111", "111", "101"])));
+    let now = matrix(&revision().await.to_string()).await;
+    assert_eq!(now["allowed"], json!(["1111", "1111", "1111", "1111"]));
+    assert_eq!(now["allowed"], matrix("").await["allowed"], "the newest revision is now");
+    let spec = json!({"resourceVersion": "9999999"});
+    let (code, refused) = ask(&cluster, "Reachability", "reachabilities", spec).await;
+    assert_eq!(code, 504, "{refused}");
+    assert!(refused["message"].as_str().is_some_and(|why| why.contains("Too large resource version: 9999999")));
+    cluster.stop().await;
 }
