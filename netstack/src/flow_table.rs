@@ -383,6 +383,15 @@ impl FlowTable {
         }
     }
 
+    /// Forgets the flows whose packets are dropped.
+    pub(crate) fn forget_dropped(&mut self) {
+        let dropped = self.flows.iter().filter(|(_, flow)| flow.judgement != Judgement::Accepted);
+        let ids: Vec<_> = dropped.map(|(id, _)| id).collect();
+        for id in ids {
+            self.remove(id);
+        }
+    }
+
     /// All live flows.
     pub(crate) fn infos(&self, now: Instant) -> Vec<FlowInfo> {
         self.flows

@@ -188,6 +188,11 @@ impl Network {
         self.shared.with(|core| core.switch.flows.retain(Some(protocol::UDP), core.now, keep));
     }
 
+    /// Forgets the flows whose packets are dropped: their next one is judged as the first of a new flow.
+    pub fn forget_dropped_flows(&self) {
+        self.shared.with(|core| core.switch.flows.forget_dropped());
+    }
+
     /// Changes how long flows are remembered, at once and for those that are there too.
     pub fn set_timeouts(&self, timeouts: Timeouts) {
         self.shared.with(|core| core.switch.flows.set_timeouts(timeouts, core.now));

@@ -269,7 +269,7 @@ impl TableSync {
             match self.established {
                 Established::ReEvaluate => self.network.reevaluate(),
                 // Who has been refused asks anew; who has been let in is never asked again.
-                Established::Keep => self.network.retain_flows(|flow| flow.dropped.is_none()),
+                Established::Keep => self.network.forget_dropped_flows(),
             }
         }
         if let Some(reporter) = &self.reporter {
