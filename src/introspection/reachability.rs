@@ -128,7 +128,8 @@ impl Question for Reachability {
         let pairs = pods.len() * columns.len();
         let most = if spec.explain { MOST_EXPLAINED } else { MOST_PAIRS };
         if pairs > most {
-            let (field, what) = if spec.explain { ("spec.explain", "explained") } else { ("spec.namespaces", "judged") };
+            let (field, what) =
+                if spec.explain { ("spec.explain", "explained") } else { ("spec.namespaces", "judged") };
             let why = format!("{pairs} pairs would have to be {what}, at most {most} are; name namespaces or ports");
             return Err(FieldError::forbidden(field, why).into());
         }

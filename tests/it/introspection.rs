@@ -376,7 +376,10 @@ async fn the_matrix_of_an_earlier_revision_is_that_of_the_policies_and_pods_of_t
         status(&cluster, "Reachability", "reachabilities", spec).await
     };
     let then = matrix(&before.to_string()).await;
-    assert_eq!((&then["from"], &then["allowed"]), (&json!(["default/api", "default/db", "default/web"]), &json!(["111", "111", "101"])));
+    assert_eq!(
+        (&then["from"], &then["allowed"]),
+        (&json!(["default/api", "default/db", "default/web"]), &json!(["111", "111", "101"]))
+    );
     let now = matrix(&revision().await.to_string()).await;
     assert_eq!(now["allowed"], json!(["1111", "1111", "1111", "1111"]));
     assert_eq!(now["allowed"], matrix("").await["allowed"], "the newest revision is now");

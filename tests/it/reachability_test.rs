@@ -92,7 +92,8 @@ async fn the_lesson_keeps_its_promises() {
 async fn every_policy_recipe_keeps_its_promises() {
     let directory = repository("examples/policy-recipes");
     let listed = std::fs::read_dir(&directory).expect("the recipes");
-    let names: Vec<String> = listed.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into()).collect();
+    let names: Vec<String> =
+        listed.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into()).collect();
     let recipes: Vec<&str> = names.iter().filter_map(|name| name.strip_suffix(".test.yaml")).collect();
     assert!(recipes.len() >= 20, "{recipes:?}");
     for name in names.iter().filter_map(|name| name.strip_suffix(".yaml")).filter(|name| !name.ends_with(".test")) {

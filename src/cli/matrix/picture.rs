@@ -77,7 +77,9 @@ impl<'a> Picture<'a> {
             bail!("there is nothing to draw: no pod declares a port; choose one with --port");
         }
         if cells > MOST_CELLS {
-            bail!("{cells} pairs are too many for a picture, at most {MOST_CELLS} are drawn; choose namespaces or ports");
+            bail!(
+                "{cells} pairs are too many for a picture, at most {MOST_CELLS} are drawn; choose namespaces or ports"
+            );
         }
         let earlier = before.map(|before| {
             let columns_before = super::columns(before);
@@ -192,7 +194,11 @@ pub(super) fn svg(matrix: &Value, before: Option<&Value>) -> Result<String> {
     }
     for (column, at) in picture.columns.iter().zip(&across) {
         let (x, y) = (left + at + CELL / 2 + 4, top - 6);
-        let _ = writeln!(out, "<text transform=\"translate({x} {y}) rotate(-90)\" fill=\"#222222\">{}</text>", escaped(column));
+        let _ = writeln!(
+            out,
+            "<text transform=\"translate({x} {y}) rotate(-90)\" fill=\"#222222\">{}</text>",
+            escaped(column)
+        );
     }
     for (row, ((from, cells), at)) in picture.rows.iter().zip(&down).enumerate() {
         let y = top + at;
@@ -281,7 +287,8 @@ mod tests {
     use serde_json::json;
 
     fn matrix(rows: [&str; 2]) -> Value {
-        let to = json!([{"pod": "d/a", "port": 80, "protocol": "TCP"}, {"pod": "e/<b>", "port": 80, "protocol": "TCP"}]);
+        let to =
+            json!([{"pod": "d/a", "port": 80, "protocol": "TCP"}, {"pod": "e/<b>", "port": 80, "protocol": "TCP"}]);
         json!({"from": ["d/a", "e/<b>"], "to": to, "allowed": rows,
             "why": {"texts": ["no policy", "isolated by \"x\" & y"], "cells": [[0, 1], [0, 0]]}})
     }
@@ -289,7 +296,8 @@ mod tests {
     #[test]
     fn a_cell_has_a_colour_a_sign_and_a_title_that_says_why() {
         let page = html(&matrix(["10", "11"]), None).expect("a page");
-        let cell = "<td class=\"Denied\" title=\"d/a → e/&lt;b&gt;:80/TCP: denied\nisolated by &quot;x&quot; &amp; y\">✗</td>";
+        let cell =
+            "<td class=\"Denied\" title=\"d/a → e/&lt;b&gt;:80/TCP: denied\nisolated by &quot;x&quot; &amp; y\">✗</td>";
         assert!(page.contains(cell), "{page}");
         assert!(page.contains("2 pods to 2 ports: 3 may pass, 1 denied"), "{page}");
         assert!(!page.contains("<b>"), "nothing of a name is markup: {page}");

@@ -115,7 +115,8 @@ impl Test {
         let cluster = Cluster::builder().start().await?;
         let checked = async {
             // A pod is refused in a namespace that has no service account yet, and namespaces come first.
-            let (namespaces, others) = objects.split_at(objects.iter().take_while(|it| it["kind"] == "Namespace").count());
+            let (namespaces, others) =
+                objects.split_at(objects.iter().take_while(|it| it["kind"] == "Namespace").count());
             for group in [namespaces, others] {
                 for object in group {
                     cluster.apply(&object.to_string()).await?;
@@ -176,7 +177,8 @@ impl Test {
         reasons.dedup();
         let tcp = !to.to_ascii_uppercase().ends_with("/UDP") && !to.to_ascii_uppercase().ends_with("/SCTP");
         // What is outside the cluster need not be there; a Service without endpoints answers itself.
-        let mut ends = review["verdicts"].as_array().into_iter().flatten().map(|verdict| &verdict["destination"]["pod"]);
+        let mut ends =
+            review["verdicts"].as_array().into_iter().flatten().map(|verdict| &verdict["destination"]["pod"]);
         let inside = review["source"]["pod"].is_string() && ends.all(Value::is_string);
         let measured = if !self.no_packets && tcp && inside {
             let destination = review["destination"]["address"].as_str().unwrap_or_default();
