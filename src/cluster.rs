@@ -305,7 +305,8 @@ impl Builder {
                 request_progress,
                 denial: self.deny_mode,
                 established: self.policy_established,
-                reports: Some(policy::Reports {
+                // Where policies have no effect, nobody says in their status that they have.
+                reports: profile.enforces_policies().then(|| policy::Reports {
                     client: client(&api, identities::component("network-policy-controller")),
                     now: Arc::new(move || clock.now()),
                 }),

@@ -1,6 +1,6 @@
 //! Policies in a whole cluster: what the API says of them, and what its options do to real connections.
 
-use coracle::{Builder, Cluster, Container, Denial, Established, FunctionPod};
+use coracle::{Builder, Cluster, CniProfile, Container, Denial, Established, FunctionPod};
 use expect_test::expect;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Event, Pod};
@@ -260,5 +260,51 @@ spec: {podSelector: {matchLabels: {app: eager}}, policyTypes: [Egress]}
         let met = first.recv().await.expect("a first packet");
         assert_eq!(met.expect_err("denied").kind(), ErrorKind::ConnectionRefused);
     }
+    cluster.stop().await;
+}
+
+const PROBED: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: deny-all}
+spec: {podSelector: {}, policyTypes: [Ingress, Egress]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: probed}
+spec:
+  containers:
+  - {name: web, image: 'nginx:1', ports: [{containerPort: 80}], readinessProbe: {httpGet: {port: 80}, periodSeconds: 1}}
+";
+
+#[tokio::test(start_paused = true)]
+async fn rule_11_10_probes_and_exec_reach_a_pod_that_nobody_else_may_reach() {
+    let (cluster, web, _) = cluster(Cluster::builder().deny_mode(Denial::Reject)).await;
+    cluster.apply(PROBED).await.expect("applied");
+    let pods: Api<Pod> = Api::default_namespaced(cluster.client());
+    let ready = async || loop {
+        let status = pods.get("probed").await.expect("the pod").status.unwrap_or_default();
+        let conditions = status.conditions.unwrap_or_default();
+        if conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True") {
+            return status.pod_ip.expect("an address");
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    let ip = tokio::time::timeout(Duration::from_secs(60), ready()).await.expect("the kubelet's probe gets through");
+    let address: SocketAddr = format!("{ip}:80").parse().expect("an address");
+    assert!(web.tcp_connect(address).await.is_err(), "others do not");
+    let output = cluster.exec("default", "probed", &["echo", "here"]).await.expect("not on the network");
+    assert_eq!(output.stdout, "here\n");
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_profile_that_does_not_enforce_policies_does_not_say_that_they_are_in_force() {
+    let (cluster, web, db) = cluster(Cluster::builder().cni_profile(CniProfile::Flannel)).await;
+    cluster.apply(TIERS).await.expect("applied");
+    cluster.settled().await;
+    web.tcp_connect(db).await.expect("connected");
+    let policy = policies(&cluster, "v1alpha1", "AdminNetworkPolicy").get("no-web").await.expect("the policy");
+    assert!(policy.data["status"].is_null(), "{}", policy.data);
     cluster.stop().await;
 }
