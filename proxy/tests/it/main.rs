@@ -6,5 +6,6 @@ mod spec_4_endpoint_slices;
 mod spec_5_12_health_checks;
 mod spec_5_choosing_an_endpoint;
 mod spec_6_nat_and_conntrack;
+mod spec_7_load_balancers;
 mod storm;
 mod support;

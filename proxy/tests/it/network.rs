@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-struct AcceptAll;
+pub(crate) struct AcceptAll;
 
 impl Filter for AcceptAll {
     fn verdict(&self, _: &NewFlow) -> Verdict {
@@ -137,7 +137,7 @@ fn dns_slice(endpoints: &[&str]) -> EndpointSlice {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_reaches_an_endpoint_by_its_cluster_ip_and_keeps_its_address() {
+async fn rule_6_1_a_pod_reaches_an_endpoint_by_its_cluster_ip_and_keeps_its_address() {
     let net = net().await;
     let _server = net.server("10.244.2.2");
     let client = net.host("10.244.1.50");
@@ -146,7 +146,7 @@ async fn a_pod_reaches_an_endpoint_by_its_cluster_ip_and_keeps_its_address() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_ready_endpoint_answers_in_turn_and_an_unready_one_never() {
+async fn rule_5_2_every_ready_endpoint_answers_in_turn_and_an_unready_one_never() {
     let net = net().await;
     let _servers = ["10.244.1.2", "10.244.2.2", "10.244.2.3"].map(|address| net.server(address));
     let client = net.host("10.244.1.50");
@@ -161,7 +161,7 @@ async fn every_ready_endpoint_answers_in_turn_and_an_unready_one_never() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_reaches_itself_through_its_service_as_its_node() {
+async fn rule_6_1d_a_pod_reaches_itself_through_its_service_as_its_node() {
     let net = net().await;
     let pod = net.server("10.244.1.2");
     net.apply(web(""), &[slice("web", "web-1", &["10.244.1.2@node-1"])]).await;
@@ -169,7 +169,7 @@ async fn a_pod_reaches_itself_through_its_service_as_its_node() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_port_answers_at_every_node_and_hides_the_client() {
+async fn rule_6_2_a_node_port_answers_at_every_node_as_which_the_client_is_seen() {
     let net = net().await;
     let _server = net.server("10.244.1.2");
     let outside = net.host("203.0.113.7");

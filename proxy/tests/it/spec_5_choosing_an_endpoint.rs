@@ -194,6 +194,25 @@ fn rule_5_6_affinity_is_shared_neither_between_ports_nor_between_services() {
     assert!(all.iter().any(|endpoint| *endpoint != all[0]), "{all:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn rule_5_6_a_client_whose_endpoint_has_gone_gets_another_and_stays_there() {
+    let net = crate::network::net().await;
+    let _servers = ["10.244.1.2", "10.244.2.2"].map(|address| net.server(address));
+    let client = net.host(CLIENT);
+    let both = || slice("web", "web-1", &ON_BOTH);
+    net.apply(web(", sessionAffinity: ClientIP"), &[both()]).await;
+    let ask = async || crate::network::greeting(&client, VIP).await.expect("connected");
+    let first = ask().await;
+    let left: Vec<&str> = ON_BOTH.into_iter().filter(|endpoint| !first.starts_with(&endpoint[..10])).collect();
+    net.apply_slice(slice("web", "web-1", &left)).await;
+    let second = ask().await;
+    assert_ne!(first, second);
+    net.apply_slice(both()).await;
+    for _ in 0..8 {
+        assert_eq!(ask().await, second, "the old one has been forgotten with its endpoint");
+    }
+}
+
 #[test]
 fn rule_5_7_and_5_8_headless_and_external_name_services_are_not_translated() {
     let headless = service("db", "{ clusterIP: None, clusterIPs: [None], ports: [{ port: 80 }] }");
