@@ -3,4 +3,5 @@
 mod api;
 mod cluster;
 mod garbage;
+mod spec_7_load_balancers;
 mod workloads;

@@ -179,41 +179,6 @@ async fn a_stateful_set_has_stable_names_and_claims_and_updates_from_the_top() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn load_balancers_share_the_pool_and_give_their_addresses_back() {
-    let cluster = Cluster::start().await;
-    let balanced = |name: &str| {
-        let mut service = service(name);
-        service["spec"]["type"] = json!("LoadBalancer");
-        service
-    };
-    for name in ["a", "b", "c", "d", "e", "f", "g"] {
-        cluster.create("v1", "Service", balanced(name)).await;
-    }
-    cluster.settled().await;
-    let address = |service: Option<Value>| {
-        service.map(|service| service["status"]["loadBalancer"]["ingress"][0]["ip"].clone()).unwrap_or_default()
-    };
-    let mut given = vec![];
-    for name in ["a", "b", "c", "d", "e", "f"] {
-        given.push(address(cluster.get("v1", "Service", name).await));
-    }
-    given.sort_by_key(ToString::to_string);
-    assert_eq!(given, (1..=6).map(|n| json!(format!("172.18.255.{n}"))).collect::<Vec<_>>());
-    assert_eq!(address(cluster.get("v1", "Service", "g").await), Value::Null, "the pool is used up");
-
-    let freed = address(cluster.get("v1", "Service", "c").await);
-    cluster.delete("v1", "Service", "c", kube::api::DeleteParams::default()).await;
-    cluster.settled().await;
-    assert_eq!(cluster.get("v1", "Service", "c").await, None, "the finalizer is taken out");
-    assert_eq!(address(cluster.get("v1", "Service", "g").await), freed);
-
-    cluster.merge("v1", "Service", "a", json!({"spec": {"type": "ClusterIP"}})).await;
-    cluster.settled().await;
-    let released = cluster.get("v1", "Service", "a").await.expect("it exists");
-    assert_eq!((&released["status"]["loadBalancer"], &released["metadata"]["finalizers"]), (&json!({}), &json!([])));
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_daemon_set_runs_on_every_node_and_follows_new_ones() {
     let cluster = Cluster::start().await;
     let set = json!({"metadata": {"name": "agent"}, "spec": {"selector": {"matchLabels": {"app": "agent"}}, "template": template("agent", "v1")}});
