@@ -21,10 +21,15 @@ fn ingress(service: Option<Value>) -> Value {
 async fn rule_7_1_a_class_of_somebody_else_s_stays_pending_and_the_own_one_is_served() {
     let cluster = Cluster::start().await;
     cluster.create("v1", "Service", balanced("theirs", json!({"loadBalancerClass": "example.com/lb"}))).await;
-    cluster.create("v1", "Service", balanced("ours", json!({"loadBalancerClass": "net.coracle.dev/load-balancer"}))).await;
+    cluster
+        .create("v1", "Service", balanced("ours", json!({"loadBalancerClass": "net.coracle.dev/load-balancer"})))
+        .await;
     cluster.settled().await;
     let theirs = cluster.get("v1", "Service", "theirs").await.expect("it exists");
-    assert_eq!((&theirs["status"]["loadBalancer"]["ingress"], &theirs["metadata"]["finalizers"]), (&Value::Null, &Value::Null));
+    assert_eq!(
+        (&theirs["status"]["loadBalancer"]["ingress"], &theirs["metadata"]["finalizers"]),
+        (&Value::Null, &Value::Null)
+    );
     assert!(ingress(cluster.get("v1", "Service", "ours").await)[0]["ip"].is_string());
 }
 

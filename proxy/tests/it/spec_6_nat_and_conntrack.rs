@@ -2,7 +2,8 @@
 
 use crate::network::{at, greeting, net};
 use crate::support::{
-    CLIENT, NODE_1, NODE_2, OUTSIDE, VIP, cluster, external_cluster, external_web, service, slice, slice_with_ports, web, web_cluster,
+    CLIENT, NODE_1, NODE_2, OUTSIDE, VIP, cluster, external_cluster, external_web, service, slice, slice_with_ports,
+    web, web_cluster,
 };
 use netstack::{Filter, Hooks, NewFlow, Protocol, Translation, Verdict};
 use parking_lot::Mutex;
@@ -97,7 +98,10 @@ async fn rule_5_10_policy_is_asked_after_the_translation_and_once_a_connection()
     let asked = asked.0.lock();
     let [flow] = asked.as_slice() else { panic!("{asked:?}") };
     assert_eq!((flow.original.src.ip(), flow.original.dst), (OUTSIDE.parse().expect("an IP"), at("172.18.0.3:30080")));
-    assert_eq!((flow.translated.src.ip(), flow.translated.dst), (NODE_2.parse().expect("an IP"), at("10.244.1.2:8080")));
+    assert_eq!(
+        (flow.translated.src.ip(), flow.translated.dst),
+        (NODE_2.parse().expect("an IP"), at("10.244.1.2:8080"))
+    );
 }
 
 #[test]
@@ -108,7 +112,10 @@ fn rule_6_7_sctp_is_balanced_by_port_like_any_other_and_rejected_where_nobody_is
     let Translation::To { dst, snat: None } = net.send_at(Protocol::Sctp, CLIENT, VIP, Instant::now()) else {
         panic!("translated");
     };
-    assert!(ON_BOTH.iter().any(|endpoint| dst == at(&endpoint.replace("@node-1", ":9").replace("@node-2", ":9"))), "{dst}");
+    assert!(
+        ON_BOTH.iter().any(|endpoint| dst == at(&endpoint.replace("@node-1", ":9").replace("@node-2", ":9"))),
+        "{dst}"
+    );
     assert_eq!(net.send(CLIENT, VIP), Translation::Reject(reason::UNKNOWN_CLUSTERIP_PORT), "TCP is another port");
     let none = cluster(&[sctp], &[]).send_at(Protocol::Sctp, CLIENT, VIP, Instant::now());
     assert_eq!(none, Translation::Reject(reason::NO_ENDPOINTS_REJECT));
