@@ -260,6 +260,22 @@ mod tests {
     }
 
     #[test]
+    fn rule_4_9_endpoints_show_the_primary_family_only() {
+        let families = |order: [&str; 2]| {
+            let mut service = service(json!([{"port": 80}]), false);
+            let spec = service.spec.as_mut().expect("a spec");
+            spec.ip_families = Some(order.map(str::to_owned).to_vec());
+            let mut both = pod(1, true, 1, false);
+            let status = both.status.as_mut().expect("a status");
+            let ips = json!([{"ip": "10.244.0.1"}, {"ip": "fd00::1"}]);
+            status.pod_ips = serde_json::from_value(ips).expect("addresses");
+            shown(&service, &[both])
+        };
+        assert_eq!(families(["IPv4", "IPv6"]), ["10.244.0.1 |  | 80"]);
+        assert_eq!(families(["IPv6", "IPv4"]), ["fd00::1 |  | 80"]);
+    }
+
+    #[test]
     fn rule_4_9_nothing_selected_means_no_subsets() {
         let endpoints = wanted(&service(json!([{"port": 80}]), false), &[], None);
         assert_eq!(endpoints.subsets, None);

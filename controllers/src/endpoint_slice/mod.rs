@@ -157,3 +157,51 @@ async fn write(session: &Session, writes: Writes, random: &Random) -> Result<()>
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    //! The rules of SEMANTICS 4.1.
+
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn service(name: &str, spec: Value) -> Service {
+        serde_json::from_value(json!({"metadata": {"name": name, "namespace": "default"}, "spec": spec})).expect("a Service")
+    }
+
+    fn pod(labels: Value) -> Pod {
+        serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "default", "labels": labels}})).expect("a Pod")
+    }
+
+    #[test]
+    fn rule_4_1_without_a_selector_and_with_an_external_name_there_is_nothing_to_watch() {
+        let web = json!({"app": "web"});
+        assert!(selector(&service("a", json!({"selector": web}))).is_some());
+        assert!(selector(&service("a", json!({"selector": web, "clusterIP": "None"}))).is_some(), "headless or not");
+        assert!(selector(&service("a", json!({"selector": {}}))).is_none());
+        assert!(selector(&service("a", json!({}))).is_none());
+        assert!(selector(&service("a", json!({"type": "ExternalName", "selector": web}))).is_none());
+    }
+
+    #[test]
+    fn rule_4_2_a_pod_is_selected_by_all_labels_of_the_selector() {
+        let service = service("a", json!({"selector": {"app": "web", "tier": "front"}}));
+        assert!(selects(&service, &pod(json!({"app": "web", "tier": "front", "more": "x"}))));
+        assert!(!selects(&service, &pod(json!({"app": "web"}))));
+        assert!(!selects(&service, &pod(json!({"app": "web", "tier": "back"}))));
+    }
+
+    #[test]
+    fn rule_4_2_a_pod_whose_labels_change_concerns_the_services_of_before_and_of_now() {
+        let services = Informer::<Service>::detached(informer::Activity::default());
+        services.apply(service("web", json!({"selector": {"app": "web"}})));
+        services.apply(service("api", json!({"selector": {"app": "api"}})));
+        services.apply(service("none", json!({})));
+        let mut concerned = services_of_pods(services);
+        let mut names = |update: Update<Pod>| concerned(&update).into_iter().map(|key| key.name).collect::<Vec<_>>();
+        assert_eq!(names(Update::Applied(Arc::new(pod(json!({"app": "web"}))))), ["web"]);
+        assert_eq!(names(Update::Applied(Arc::new(pod(json!({"app": "api"}))))), ["api", "web"]);
+        assert_eq!(names(Update::Applied(Arc::new(pod(json!({"app": "api"}))))), ["api"]);
+        assert_eq!(names(Update::Deleted(Arc::new(pod(json!({"app": "api"}))))), ["api"]);
+    }
+}
