@@ -166,11 +166,13 @@ mod tests {
     use serde_json::{Value, json};
 
     fn service(name: &str, spec: Value) -> Service {
-        serde_json::from_value(json!({"metadata": {"name": name, "namespace": "default"}, "spec": spec})).expect("a Service")
+        serde_json::from_value(json!({"metadata": {"name": name, "namespace": "default"}, "spec": spec}))
+            .expect("a Service")
     }
 
     fn pod(labels: Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "default", "labels": labels}})).expect("a Pod")
+        serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "default", "labels": labels}}))
+            .expect("a Pod")
     }
 
     #[test]
