@@ -1,6 +1,6 @@
 //! A client of a running cluster, over its unix socket: the same API as everybody's, without TLS and token.
 
-use super::{ClusterName, Hint, paths};
+use super::{ClusterName, Hint, paths, say};
 use anyhow::{Context, Result, bail};
 use http::Request;
 use hyper_util::rt::TokioIo;
@@ -168,7 +168,29 @@ async fn send(
     tokio::spawn(connection.with_upgrades());
     let (mut parts, body) = request.into_parts();
     parts.headers.entry("Host").or_insert(http::HeaderValue::from_static("localhost"));
-    Ok(sender.send_request(Request::from_parts(parts, body)).await?)
+    let response = sender.send_request(Request::from_parts(parts, body)).await?;
+    for warning in response.headers().get_all(http::header::WARNING) {
+        if let Some(text) = warning.to_str().ok().and_then(warning_text) {
+            say(&format!("Warning: {text}"));
+        }
+    }
+    Ok(response)
+}
+
+/// The text of a `Warning` header's value (RFC 7234, 5.5): `299 - "text"`.
+fn warning_text(value: &str) -> Option<String> {
+    let quoted = value.split_once('"')?.1.rsplit_once('"')?.0;
+    let mut text = String::new();
+    let mut escaped = false;
+    for letter in quoted.chars() {
+        if letter == '\\' && !escaped {
+            escaped = true;
+            continue;
+        }
+        escaped = false;
+        text.push(letter);
+    }
+    Some(text)
 }
 
 fn display(path: &Path) -> std::path::Display<'_> {
@@ -182,5 +204,16 @@ pub(crate) fn explain(error: kube::Error) -> anyhow::Error {
             anyhow::anyhow!("Error from server ({}): {}", status.reason, status.message)
         }
         error => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_of_a_warning_is_what_stands_in_quotes() {
+        assert_eq!(warning_text(r#"299 - "use \"b\" \\ not c""#).as_deref(), Some(r#"use "b" \ not c"#));
+        assert_eq!(warning_text("299 -"), None);
     }
 }

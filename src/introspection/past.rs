@@ -70,3 +70,26 @@ impl Sources {
         Ok(list.items)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::Cluster;
+    use serde_json::{Value, json};
+    use store::Revision;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_revision_that_has_been_compacted_is_refused_with_a_way_out() {
+        let cluster = Cluster::builder().seed(5).start().await.expect("a cluster");
+        let now = cluster.api().revision().0;
+        cluster.api().store().compact(Revision(now)).await.expect("compacted");
+        let body = json!({"spec": {"resourceVersion": "2"}}).to_string().into_bytes();
+        let request = http::Request::post("/apis/net.coracle.dev/v1alpha1/reachabilities")
+            .header("Content-Type", "application/json")
+            .body(body);
+        let answer = cluster.client().request::<Value>(request.expect("a request")).await;
+        let Err(kube::Error::Api(status)) = answer else { panic!("{answer:?}") };
+        assert_eq!((status.code, status.reason.as_str()), (410, "Expired"));
+        assert!(status.message.starts_with("the cluster's history no longer has resourceVersion 2"), "{}", status.message);
+        cluster.stop().await;
+    }
+}
