@@ -89,7 +89,11 @@ mod tests {
         let answer = cluster.client().request::<Value>(request.expect("a request")).await;
         let Err(kube::Error::Api(status)) = answer else { panic!("{answer:?}") };
         assert_eq!((status.code, status.reason.as_str()), (410, "Expired"));
-        assert!(status.message.starts_with("the cluster's history no longer has resourceVersion 2"), "{}", status.message);
+        assert!(
+            status.message.starts_with("the cluster's history no longer has resourceVersion 2"),
+            "{}",
+            status.message
+        );
         cluster.stop().await;
     }
 }
