@@ -215,7 +215,13 @@ impl PodWorker {
         }
         let api = self.api();
         let name = self.pod.metadata.name.clone().unwrap_or_default();
-        let patch = json!({"metadata": {"uid": self.pod.metadata.uid}, "status": status});
+        let mut patch = json!({"metadata": {"uid": self.pod.metadata.uid}, "status": status});
+        for list in ["/status/podIPs", "/status/hostIPs"] {
+            // These merge by address: one of an earlier life, of a family the cluster no longer has, would stay.
+            if let Some(addresses) = patch.pointer_mut(list).and_then(Value::as_array_mut) {
+                addresses.push(json!({"$patch": "replace"}));
+            }
+        }
         loop {
             match api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(&patch)).await {
                 Ok(pod) => {

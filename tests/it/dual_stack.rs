@@ -2,8 +2,9 @@
 
 use crate::support::Bench;
 use coracle::{Cluster, Output};
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use kube::Api;
+use kube::api::ListParams;
 use std::net::Ipv6Addr;
 
 const WEB: &str = "
@@ -219,6 +220,14 @@ async fn a_cluster_may_become_dual_stack_and_single_stack_again() {
         let builder = Cluster::builder().seed(46).data_dir(dir.path()).dual_stack(dual);
         builder.start().await.expect("a cluster")
     };
+    // The DNS server's pod has been there from the first start on.
+    let pod_ips = async |cluster: &Cluster| {
+        cluster.settled().await;
+        let pods: Api<Pod> = Api::namespaced(cluster.client(), "kube-system");
+        let pods = pods.list(&ListParams::default()).await.expect("a list").items;
+        let ips = pods.into_iter().filter_map(|pod| pod.status?.pod_ips).flatten();
+        ips.map(|ip| ip.ip).collect::<Vec<_>>()
+    };
     let plan = async |cluster: &Cluster| {
         let nodes: Api<Node> = Api::all(cluster.client());
         let services: Api<Service> = Api::namespaced(cluster.client(), "kube-system");
@@ -228,12 +237,16 @@ async fn a_cluster_may_become_dual_stack_and_single_stack_again() {
     };
     let cluster = start(false).await;
     assert_eq!(plan(&cluster).await, (vec!["10.244.1.0/24".to_owned()], vec!["10.96.0.10".to_owned()]));
+    let first = pod_ips(&cluster).await;
+    assert_eq!(first.len(), 1, "{first:?}");
     cluster.stop().await;
 
     let cluster = start(true).await;
     let (cidrs, ips) = plan(&cluster).await;
     assert_eq!(cidrs, ["10.244.1.0/24", "fd00:10:244:1::/64"]);
     assert!(ips.len() == 2 && ips[0] == "10.96.0.10" && ips[1].starts_with("fd00:10:96::"), "{ips:?}");
+    let both = pod_ips(&cluster).await;
+    assert!(both.len() == 2 && both[0] == first[0] && both[1].starts_with("fd00:10:244:"), "{both:?}");
     cluster.stop().await;
 
     let cluster = start(false).await;
@@ -243,5 +256,6 @@ async fn a_cluster_may_become_dual_stack_and_single_stack_again() {
         (vec!["10.244.1.0/24".to_owned()], ips),
         "what prefers two families is left alone (3.7)"
     );
+    assert_eq!(pod_ips(&cluster).await, first, "an address of a family that is gone does not stay");
     cluster.stop().await;
 }

@@ -98,7 +98,9 @@ pub(super) fn arrange(
             let group = groups.remove(&key).unwrap_or(Group { ports, ..Group::default() });
             alike = Some((key, group));
         }
-        alike.iter_mut().for_each(|(_, group)| group.desired.push(endpoint.clone()));
+        if let Some((_, group)) = &mut alike {
+            group.desired.push(endpoint);
+        }
     }
     groups.extend(alike);
     let mut create = vec![];
