@@ -99,6 +99,11 @@ async fn every_policy_recipe_keeps_its_promises() {
     for name in names.iter().filter_map(|name| name.strip_suffix(".yaml")).filter(|name| !name.ends_with(".test")) {
         assert!(recipes.contains(&name), "{name} has no expectations");
     }
-    let ran = terminal().sh(&format!("coracle test {}/*.test.yaml", directory.display())).await;
-    assert!(ran.code == 0 && ran.stderr.contains(" 0 failed"), "{ran}");
+    // Some at a time: a cluster each, on a machine that may be slow and busy.
+    for some in recipes.chunks(6) {
+        let files: Vec<String> =
+            some.iter().map(|name| format!("{}/{name}.test.yaml", directory.display())).collect();
+        let ran = terminal().sh(&format!("coracle test {}", files.join(" "))).await;
+        assert!(ran.code == 0 && ran.stderr.contains(" 0 failed"), "{ran}");
+    }
 }
