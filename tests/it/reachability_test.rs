@@ -101,8 +101,7 @@ async fn every_policy_recipe_keeps_its_promises() {
     }
     // Some at a time: a cluster each, on a machine that may be slow and busy.
     for some in recipes.chunks(6) {
-        let files: Vec<String> =
-            some.iter().map(|name| format!("{}/{name}.test.yaml", directory.display())).collect();
+        let files: Vec<String> = some.iter().map(|name| format!("{}/{name}.test.yaml", directory.display())).collect();
         let ran = terminal().sh(&format!("coracle test {}", files.join(" "))).await;
         assert!(ran.code == 0 && ran.stderr.contains(" 0 failed"), "{ran}");
     }
