@@ -11,11 +11,23 @@ use std::fmt::Display;
 use std::hint::black_box;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::time::Duration;
-use world::{ENDPOINTS, NODES, SERVICES, World, addressing, cluster_ip, median, pod_ip, slice, timed, world};
+use std::time::{Duration, Instant};
+use world::{ENDPOINTS, NODES, ROUNDS, SERVICES, World, addressing, cluster_ip, pod_ip, slice, world};
 
 fn build(world: &World) -> ServiceTable {
     ServiceTable::build(&addressing(), &world.services, &world.slices, &world.nodes)
+}
+
+fn median(mut round: impl FnMut() -> Duration) -> Duration {
+    let mut rounds: Vec<Duration> = (0..ROUNDS).map(|_| round()).collect();
+    rounds.sort();
+    rounds[ROUNDS / 2]
+}
+
+fn timed(work: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    work();
+    start.elapsed()
 }
 
 fn translation(table: &ServiceTable, services: u32) -> Duration {

@@ -6,7 +6,6 @@ use proxy::Addressing;
 use serde_json::json;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 pub(crate) const SERVICES: u32 = 10_000;
 pub(crate) const ENDPOINTS: u32 = 10;
@@ -77,16 +76,4 @@ pub(crate) fn addressing() -> Addressing {
         cluster_cidrs: vec![(IpAddr::from([10, 128, 0, 0]), 9)],
         gateway_addresses: vec![IpAddr::from([172, 18, 0, 1])],
     }
-}
-
-pub(crate) fn median(mut round: impl FnMut() -> Duration) -> Duration {
-    let mut rounds: Vec<Duration> = (0..ROUNDS).map(|_| round()).collect();
-    rounds.sort();
-    rounds[ROUNDS / 2]
-}
-
-pub(crate) fn timed(work: impl FnOnce()) -> Duration {
-    let start = Instant::now();
-    work();
-    start.elapsed()
 }
