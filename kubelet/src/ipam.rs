@@ -38,7 +38,7 @@ impl Ipam {
         let last = |(address, prefix): &(IpAddr, u8)| {
             let bits = if address.is_ipv4() { 32 } else { 128 } - u32::from((*prefix).min(126));
             // The last address of an IPv4 network is its broadcast address; an IPv6 network has more than a node ever uses.
-            u32::try_from((1_u128 << bits.max(2).min(32)) - 2).unwrap_or(u32::MAX)
+            u32::try_from((1_u128 << bits.clamp(2, 32)) - 2).unwrap_or(u32::MAX)
         };
         let last = networks.iter().map(last).min().unwrap_or(0);
         let networks = networks.iter().map(|(address, _)| *address).collect();

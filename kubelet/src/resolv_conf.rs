@@ -65,11 +65,11 @@ pub fn kernel_hostname(pod: &Pod, zone: &str) -> Result<String, FqdnTooLong> {
 
 /// The domains of a resolv.conf's search list: those of the last `search` line.
 pub fn searches(resolv_conf: &str) -> Vec<String> {
-    let lines = resolv_conf.lines().filter_map(|line| {
+    let mut lines = resolv_conf.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
         (words.next()? == "search").then(|| words.map(str::to_owned).collect())
     });
-    lines.last().unwrap_or_default()
+    lines.next_back().unwrap_or_default()
 }
 
 /// 9.1 and 9.2.

@@ -20,6 +20,9 @@ pub(crate) struct Party<'t> {
     pub(crate) node: Option<&'t NodeInfo>,
 }
 
+/// A policy's namespace, if that matters, and selectors.
+type ScopeKey = (Option<String>, Scope);
+
 /// Many parties, and whom of them rules have been found to select.
 pub(crate) struct Crowd<'t> {
     pub(crate) parties: Vec<Party<'t>>,
@@ -28,7 +31,7 @@ pub(crate) struct Crowd<'t> {
     /// By where the rule stands in memory: the table keeps it there.
     by_rule: RefCell<HashMap<*const Rule, Rc<Bits>>>,
     /// By the policy's namespace, if that matters, and the selectors: many rules have the same.
-    by_scope: RefCell<HashMap<(Option<String>, Scope), Rc<Bits>>>,
+    by_scope: RefCell<HashMap<ScopeKey, Rc<Bits>>>,
 }
 
 impl<'t> Crowd<'t> {

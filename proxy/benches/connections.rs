@@ -196,6 +196,9 @@ async fn host_side(net: &Net) -> [SocketAddr; 2] {
     [node_port, proxied]
 }
 
+/// Connections/s and Gbit/s through the NodePort, and through the plain proxy.
+type Round = ((f64, f64), (f64, f64));
+
 #[tokio::main]
 async fn main() -> io::Result<()> {
     let mut out = io::stdout().lock();
@@ -226,7 +229,7 @@ async fn main() -> io::Result<()> {
     for _ in 0..ROUNDS {
         rounds.push((from_host(node_port).await, from_host(plain).await));
     }
-    let column = |of: fn(&((f64, f64), (f64, f64))) -> f64| middle(rounds.iter().map(of).collect::<Vec<_>>());
+    let column = |of: fn(&Round) -> f64| middle(rounds.iter().map(of).collect::<Vec<_>>());
     line("from the machine, NodePort: connections/s", &format!("{:.0}", column(|r| r.0.0)))?;
     line("from the machine, tokio proxy: connections/s", &format!("{:.0}", column(|r| r.1.0)))?;
     line("  relative (aim 1, at least 0.7)", &format!("{:.2}", column(|r| r.0.0 / r.1.0)))?;

@@ -30,7 +30,7 @@ pub(super) const SCHEMA: &[(&str, &str, &str)] = &[
     ),
 ];
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Spec {
     namespace: String,
@@ -38,18 +38,6 @@ struct Spec {
     to: String,
     policies: Vec<Value>,
     absent: Vec<String>,
-}
-
-impl Default for Spec {
-    fn default() -> Self {
-        Spec {
-            namespace: String::new(),
-            from: String::new(),
-            to: String::new(),
-            policies: Vec::new(),
-            absent: Vec::new(),
-        }
-    }
 }
 
 pub(super) struct PolicyReview;
