@@ -77,15 +77,3 @@ fn main() -> io::Result<()> {
     line("translate one flow, 1 Service", &format!("{:?}", translation(&one_table, 1)))?;
     line(&format!("translate one flow, {SERVICES} Services"), &format!("{:?}", translation(&table, SERVICES)))
 }
-
-fn median(mut round: impl FnMut() -> Duration) -> Duration {
-    let mut rounds: Vec<Duration> = (0..ROUNDS).map(|_| round()).collect();
-    rounds.sort();
-    rounds[ROUNDS / 2]
-}
-
-fn timed(work: impl FnOnce()) -> Duration {
-    let start = Instant::now();
-    work();
-    start.elapsed()
-}
