@@ -35,6 +35,8 @@ pub struct Ipv6Addresses {
     pub gateway: Ipv6Addr,
     /// Means the loopback of the machine.
     pub host: Ipv6Addr,
+    /// The machine itself, if it is on the network.
+    pub machine: Ipv6Addr,
     /// LoadBalancer Services.
     pub load_balancers: (Ipv6Addr, u8),
 }
@@ -65,6 +67,7 @@ impl Default for Ipv6Addresses {
             services: (of([0xfd00, 0x10, 0x96, 0], 0), 112),
             gateway: of([0xfd00, 0x172, 0x18, 0], 1),
             host: of([0xfd00, 0x172, 0x18, 0], 0x254),
+            machine: of([0xfd00, 0x172, 0x18, 0], 0x253),
             load_balancers: (of([0xfd00, 0x172, 0x18, 0x255], 0), 112),
         }
     }
@@ -120,6 +123,12 @@ impl Addresses {
     /// The addresses that mean the machine's loopback, each with the one that it means.
     pub(crate) fn hosts(&self) -> Vec<(IpAddr, IpAddr)> {
         self.both((self.host.into(), Ipv4Addr::LOCALHOST.into()), |v6| (v6.host.into(), Ipv6Addr::LOCALHOST.into()))
+    }
+
+    /// The machine's own addresses on the network.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn machines(&self) -> Vec<IpAddr> {
+        self.both(self.machine.into(), |v6| v6.machine.into())
     }
 
     /// The addresses of the `kube-dns` Service.

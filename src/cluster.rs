@@ -428,7 +428,7 @@ impl Builder {
             HostNetwork::Loopback => None,
             #[cfg(target_os = "linux")]
             HostNetwork::Tun => {
-                let attached = host_network::Attached::new(&network, &self.addresses, ZONE).await?;
+                let attached = host_network::Attached::new(&network, &self.addresses, profile.mtu(), ZONE).await?;
                 let device = attached.device().to_owned();
                 tasks.spawn(attached.run());
                 Some(device)

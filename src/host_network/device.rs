@@ -2,7 +2,9 @@
 
 use crate::addresses::Addresses;
 use anyhow::{Context, Result, bail};
+use ipnet::IpNet;
 use netstack::{Network, PortTag, TunDevice};
+use std::collections::BTreeSet;
 use std::process::Stdio;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
@@ -10,8 +12,6 @@ use tracing::warn;
 
 /// The devices are called so: the kernel numbers them.
 const DEVICE: &str = "coracle%d";
-/// As the cluster's network has it.
-const MTU: u16 = 1500;
 
 /// The machine's end of the cluster's network.
 pub(crate) struct Attached {
@@ -20,18 +20,24 @@ pub(crate) struct Attached {
 }
 
 impl Attached {
-    /// Makes the device, its address and its routes.
-    pub(crate) async fn new(network: &Network, addresses: &Addresses, zone: &str) -> Result<Attached> {
+    /// Makes the device, its addresses and its routes. `mtu` is the network's.
+    pub(crate) async fn new(network: &Network, addresses: &Addresses, mtu: usize, zone: &str) -> Result<Attached> {
         let device = TunDevice::create(DEVICE).map_err(explained)?;
+        let own = addresses.machines();
         let port = device
-            .attach(network, &[addresses.machine.into()], PortTag(0))
+            .attach(network, &own, PortTag(0))
             .context("the machine cannot be attached to the cluster's network")?;
-        let routes = [addresses.pods, addresses.services, (addresses.gateway, 16)];
         let name = device.name();
-        let mut orders = format!("address add {}/32 dev {name}\nlink set {name} mtu {MTU} up\n", addresses.machine);
-        for (base, length) in routes {
-            let base = ipnet::Ipv4Net::new(base, length).context("a range of the address plan")?.trunc();
-            orders.push_str(&format!("route add {base} dev {name} src {}\n", addresses.machine));
+        let mut orders = format!("link set {name} mtu {mtu} up\n");
+        for address in &own {
+            // Nobody else on a point-to-point link could have it already.
+            let flags = if address.is_ipv6() { " nodad" } else { "" };
+            orders.push_str(&format!("address add {} dev {name}{flags}\n", IpNet::from(*address)));
+        }
+        for range in ranges(addresses)? {
+            let source = own.iter().find(|address| address.is_ipv6() == range.addr().is_ipv6());
+            let source = source.map(|address| format!(" src {address}")).unwrap_or_default();
+            orders.push_str(&format!("route add {range} dev {name}{source}\n"));
         }
         configure(&orders).await?;
         resolve(name, addresses, zone).await;
@@ -50,6 +56,12 @@ impl Attached {
             warn!(device = name, %error, "the machine is no longer on the cluster's network");
         }
     }
+}
+
+/// What is reached by the device. Ranges of the plan may be one and the same: pods among the nodes.
+fn ranges(addresses: &Addresses) -> Result<BTreeSet<IpNet>> {
+    let ranges = addresses.inside().into_iter().map(|(base, prefix)| Ok(IpNet::new(base, prefix)?.trunc()));
+    ranges.collect::<Result<_>>().context("a range of the address plan")
 }
 
 fn explained(error: std::io::Error) -> anyhow::Error {

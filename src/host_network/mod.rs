@@ -1,7 +1,8 @@
 //! The machine on the cluster's network: a TUN device with routes to pods, nodes, Services and load balancers, and the cluster's DNS.
 //!
-//! Needs `CAP_NET_ADMIN`, and `ip` of iproute2. The machine is a client from outside at [`Addresses::machine`](crate::Addresses): policies see it by that
-//! address, and Services masquerade it as they do everybody outside. Routes and address go with the device.
+//! Needs `CAP_NET_ADMIN`, and `ip` of iproute2. The machine is a client from outside, at an address of its own in
+//! [`Addresses`](crate::Addresses): policies see it by that, and Services masquerade it as they do everybody outside. Routes and addresses
+//! go with the device.
 
 #[cfg(target_os = "linux")]
 mod device;

@@ -15,7 +15,7 @@ spec: {containers: [{name: c, image: registry.k8s.io/e2e-test-images/agnhost, ar
 apiVersion: v1
 kind: Service
 metadata: {name: web}
-spec: {type: LoadBalancer, selector: {app: web}, ports: [{port: 80, targetPort: 8080, nodePort: 30001}]}
+spec: {type: LoadBalancer, ipFamilyPolicy: RequireDualStack, selector: {app: web}, ports: [{port: 80, targetPort: 8080, nodePort: 30001}]}
 ---
 apiVersion: v1
 kind: Pod
@@ -51,7 +51,7 @@ while True:
     services = {service["metadata"]["name"]: service for service in get("services")["items"]}
     ready = all(any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", [])) for pod in pods.values())
     ingress = services["web"]["status"].get("loadBalancer", {}).get("ingress")
-    if ready and ingress or time.monotonic() > deadline:
+    if ready and len(ingress or []) == 2 or time.monotonic() > deadline:
         break
     time.sleep(0.02)
 
@@ -69,6 +69,10 @@ show("pod sees", pods["web"]["status"]["podIP"], 8080, "/clientip")
 show("service", cluster_ip, 80)
 show("load balancer", ingress[0]["ip"], 80)
 show("node port", "172.18.0.3", 30001)
+show("pod by IPv6", "[" + pods["web"]["status"]["podIPs"][1]["ip"] + "]", 8080)
+show("service by IPv6", "[" + services["web"]["spec"]["clusterIPs"][1] + "]", 80)
+show("load balancer by IPv6", "[" + ingress[1]["ip"] + "]", 80)
+show("node port by IPv6", "[fd00:172:18::3]", 30001)
 show("unknown port", cluster_ip, 81)
 show("no endpoint", services["nobody"]["spec"]["clusterIP"], 80)
 show("denied", pods["locked"]["status"]["podIP"], 8080, timeout=2)
@@ -133,10 +137,10 @@ async fn with_a_tun_device_this_machine_reaches_pods_services_and_names_and_pods
         return not_tested(&why);
     }
     terminal.write("inside.sh", "coracle apply -f manifest.yaml >/dev/null && exec python3 client.py\n");
-    let line = "unshare --user --map-root-user --net sh -c 'ip link set lo up; coracle run --host-network tun -- sh inside.sh; \
+    let line = "unshare --user --map-root-user --net sh -c 'ip link set lo up; coracle run --dual-stack --host-network tun -- sh inside.sh; \
                 code=$?; ip -o link show | grep -c coracle; exit $code'";
     let seen = terminal.sh(line).await.ok();
-    let expected = "pod web\npod sees 172.18.0.253:…\nservice web\nload balancer web\nnode port web\nunknown port ConnectionRefusedError\n\
+    let expected = "pod web\npod sees 172.18.0.253:…\nservice web\nload balancer web\nnode port web\npod by IPv6 web\nservice by IPv6 web\nload balancer by IPv6 web\nnode port by IPv6 web\nunknown port ConnectionRefusedError\n\
                     no endpoint ConnectionRefusedError\ndenied TimeoutError\nname True\na pod hears from the machine\nmuch True\nmuch True\n0\n";
     let port = |line: &str| match line.strip_prefix("pod sees 172.18.0.253:") {
         Some(_) => "pod sees 172.18.0.253:…".to_owned(),
