@@ -4,7 +4,7 @@
 
 use crate::addresses::Addresses;
 use crate::cluster::ZONE;
-use crate::in_process::{self, API_PORT};
+use crate::in_process::{self, API_PORT, DNS_METRICS_PORT};
 use anyhow::{Context, Result};
 use apiserver::ApiServer;
 use apiserver::authn::UserInfo;
@@ -223,7 +223,8 @@ fn dns_service(addresses: &Addresses) -> Value {
             "labels": {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"}},
         "spec": {"clusterIP": ips[0], "clusterIPs": ips, "selector": {"k8s-app": "kube-dns"}, "ports": [
             {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53},
-            {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53}]}});
+            {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53},
+            {"name": "metrics", "port": DNS_METRICS_PORT, "protocol": "TCP", "targetPort": DNS_METRICS_PORT}]}});
     if addresses.ipv6.is_some() {
         service["spec"]["ipFamilyPolicy"] = "PreferDualStack".into();
     }
@@ -239,5 +240,6 @@ fn dns_deployment() -> Value {
                 "image": format!("{FUNCTION_IMAGE}{DNS_FUNCTION}"), "imagePullPolicy": "IfNotPresent",
                 "env": [{"name": "ZONE", "value": ZONE}],
                 "ports": [{"name": "dns", "containerPort": 53, "protocol": "UDP"},
-                    {"name": "dns-tcp", "containerPort": 53, "protocol": "TCP"}]}]}}}})
+                    {"name": "dns-tcp", "containerPort": 53, "protocol": "TCP"},
+                    {"name": "metrics", "containerPort": DNS_METRICS_PORT, "protocol": "TCP"}]}]}}}})
 }

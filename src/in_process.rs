@@ -6,9 +6,13 @@ use apiserver::server::Endpoint;
 use async_trait::async_trait;
 use axum::body::Body;
 use dns::Dns;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use kubelet::program::{Container, ExitStatus, Program};
 use netstack::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
@@ -41,16 +45,59 @@ pub(crate) async fn serve_inside(listener: TcpListener, endpoint: Endpoint) {
 /// The cluster's DNS server as a program in a pod.
 pub(crate) struct DnsServer(pub(crate) Arc<Dns>);
 
+/// Where the DNS pod tells its metrics, as CoreDNS does.
+pub(crate) const DNS_METRICS_PORT: u16 = 9153;
+/// Clients of the metrics at a time; more wait to be accepted.
+const METRICS_CLIENTS: usize = 16;
+
 #[async_trait]
 impl Program for DnsServer {
     async fn run(&self, container: Container) -> ExitStatus {
-        match self.0.serve(container.host).await {
+        let metrics = async {
+            match container.host.tcp_listen(DNS_METRICS_PORT) {
+                Ok(listener) => serve_metrics(&listener, &self.0).await,
+                Err(error) => tracing::warn!(%error, "the metrics of DNS are not served"),
+            }
+            std::future::pending().await
+        };
+        let ended = tokio::select! {
+            ended = self.0.serve(container.host.clone()) => ended,
+            never = metrics => never,
+        };
+        match ended {
             Ok(()) => 0,
             Err(error) => {
                 // Its pod has been taken off the network, as a rule.
                 tracing::debug!(%error, "DNS server ended");
                 1
             }
+        }
+    }
+}
+
+/// `GET /metrics`, until the host is shut down.
+async fn serve_metrics(listener: &TcpListener, dns: &Arc<Dns>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept(), if connections.len() < METRICS_CLIENTS => {
+                let Ok((stream, _)) = accepted else { return };
+                let dns = dns.clone();
+                let service = service_fn(move |request: http::Request<Incoming>| {
+                    let is_metrics = request.uri().path() == "/metrics";
+                    let (code, text) = if is_metrics { (200, dns.metrics()) } else { (404, "404 page not found\n".to_owned()) };
+                    let kind = if is_metrics { "text/plain; version=0.0.4" } else { "text/plain" };
+                    let response = http::Response::builder().status(code).header(http::header::CONTENT_TYPE, kind);
+                    std::future::ready(response.body(Body::from(text)))
+                });
+                let mut server = hyper::server::conn::http1::Builder::new();
+                // Whoever does not ask in time makes room for others.
+                server.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
+                connections.spawn(async move {
+                    let _ = server.serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+            Some(_) = connections.join_next() => {}
         }
     }
 }

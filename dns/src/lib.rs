@@ -18,6 +18,7 @@ pub mod fuzz;
 mod hosts;
 mod lookup;
 mod machine;
+mod metrics;
 mod prebuilt;
 mod query;
 mod request;

@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::forward::{Forwarder, Route};
 use crate::hosts::Hosts;
 use crate::lookup::{Found, labels};
+use crate::metrics::Counters;
 use crate::request::Request;
 use crate::reverse::ReverseName;
 use crate::upstream::Answer;
@@ -34,6 +35,7 @@ pub(crate) struct Resolver {
     forwarder: Forwarder,
     order: Mutex<SmallRng>,
     ttl: u32,
+    pub(crate) counters: Counters,
     /// No static name is in the zone, so that the zone may be asked first.
     zone_first: bool,
 }
@@ -77,6 +79,7 @@ impl Resolver {
             forwarder: Forwarder::new(config),
             order: Mutex::new(SmallRng::seed_from_u64(config.seed)),
             ttl: config.ttl_seconds(),
+            counters: Counters::default(),
         }
     }
 
@@ -92,7 +95,12 @@ impl Resolver {
             return false;
         }
         let Some(request) = Request::read(request) else { return false };
-        self.zone.load().answer_at_once(&request, transport, &self.order, reply)
+        let answered = self.zone.load().answer_at_once(&request, transport, &self.order, reply);
+        if answered {
+            self.counters.request(transport);
+            self.counters.response(u16::from(reply[3] & 15));
+        }
+        answered
     }
 
     /// Answers a request, waiting for other servers if need be. `None`: it is no request.
@@ -108,12 +116,18 @@ impl Resolver {
     pub(crate) fn begin(&self, request: &[u8], transport: Transport) -> Begun {
         let (question, reply) = match receive(request, transport) {
             Received::Noise => return Begun::Noise,
-            Received::Refused(reply) => return Begun::Done(reply),
+            Received::Refused(reply) => {
+                self.counters.request(transport);
+                self.counters.response(reply.message.metadata.response_code.into());
+                return Begun::Done(reply);
+            }
             Received::Question(question, reply) => (question, reply),
         };
+        self.counters.request(transport);
         let (name, kind) = (question.name, question.query_type);
         let begun = self.resolve(&name, kind, reply);
         if let Begun::Done(reply) = &begun {
+            self.counters.response(reply.message.metadata.response_code.into());
             let (code, answers) = (reply.message.metadata.response_code, reply.message.answers.len());
             debug!(%name, %kind, %code, answers, "query answered");
         }
@@ -210,7 +224,8 @@ impl Resolver {
     /// Asks the other servers.
     pub(crate) async fn finish(&self, forwarded: Forwarded) -> Reply {
         let Forwarded { name, kind, servers, .. } = &forwarded;
-        match self.forwarder.ask(name, *kind, servers).await {
+        self.counters.forward();
+        let reply = match self.forwarder.ask(name, *kind, servers).await {
             Ok(answer) => answered(forwarded, answer),
             Err(error) => {
                 debug!(%name, %kind, error = &error as &dyn std::error::Error, "query failed upstream");
@@ -219,7 +234,9 @@ impl Resolver {
                 let in_chain = !reply.message.answers.is_empty();
                 if in_chain { reply } else { reply.with_code(ResponseCode::ServFail) }
             }
-        }
+        };
+        self.counters.response(reply.message.metadata.response_code.into());
+        reply
     }
 }
 

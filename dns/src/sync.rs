@@ -110,6 +110,11 @@ impl Dns {
         Some(self.resolver.answer(request, transport).await?.message)
     }
 
+    /// What has been asked and answered so far, in Prometheus' text format.
+    pub fn metrics(&self) -> String {
+        self.resolver.counters.text()
+    }
+
     /// Waits until the whole cluster has been listed. Until then names in the zone are answered with SERVFAIL.
     pub async fn synced(&self) {
         let _ = self.complete.clone().wait_for(|complete| *complete).await;

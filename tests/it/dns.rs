@@ -242,3 +242,46 @@ async fn rule_9_5_a_pod_whose_full_name_is_too_long_for_a_hostname_is_not_starte
     assert_eq!(status.phase.as_deref(), Some("Pending"));
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_8_6_the_dns_service_has_the_ports_dns_dns_tcp_and_metrics_and_tells_what_it_was_asked() {
+    let cluster = Cluster::builder().seed(86).start().await.expect("a cluster");
+    cluster.apply(&sleeper("asker", "app: asker", "")).await.expect("applied");
+    cluster.settled().await;
+    let services: kube::Api<k8s_openapi::api::core::v1::Service> =
+        kube::Api::namespaced(cluster.client(), "kube-system");
+    let ports = services.get("kube-dns").await.expect("the Service").spec.and_then(|spec| spec.ports).expect("ports");
+    let told: Vec<String> = ports
+        .iter()
+        .map(|port| {
+            format!(
+                "{} {}/{}",
+                port.name.as_deref().unwrap_or_default(),
+                port.port,
+                port.protocol.as_deref().unwrap_or_default()
+            )
+        })
+        .collect();
+    assert_eq!(told, ["dns 53/UDP", "dns-tcp 53/TCP", "metrics 9153/TCP"]);
+
+    let metrics = async || {
+        let ran = exec(&cluster, "asker", &["wget", "-q", "-O", "-", "http://kube-dns.kube-system:9153/metrics"]).await;
+        assert_eq!(ran.code, 0, "{ran:?}");
+        ran.stdout
+    };
+    let value = |text: &str, series: &str| -> u64 {
+        let line = text.lines().find(|line| line.starts_with(series)).unwrap_or_else(|| panic!("{series}: {text}"));
+        line.rsplit_once(' ').and_then(|(_, number)| number.parse().ok()).expect("a number")
+    };
+    let series = "coredns_dns_responses_total{server=\"dns://:53\",zone=\".\",rcode=\"NXDOMAIN\"}";
+    let ran = exec(&cluster, "asker", &["nslookup", "nobody.default.svc.cluster.local."]).await;
+    assert_ne!(ran.code, 0, "{ran:?}");
+    let before = metrics().await;
+    let ran = exec(&cluster, "asker", &["nslookup", "nobody.default.svc.cluster.local."]).await;
+    assert_ne!(ran.code, 0, "{ran:?}");
+    let after = metrics().await;
+    assert!(value(&after, series) > value(&before, series), "{before}{after}");
+    let requests = "coredns_dns_requests_total{server=\"dns://:53\",zone=\".\",proto=\"udp\"}";
+    assert!(value(&after, requests) > value(&before, requests), "{before}{after}");
+    cluster.stop().await;
+}
