@@ -103,13 +103,14 @@ while True:
     except ConnectionRefusedError:
         time.sleep(0.02)
 sent = b"".join(b"%d\n" % number for number in range(1, 400001))
-def send():
-    bulk.sendall(sent)
-    bulk.shutdown(socket.SHUT_WR)
-threading.Thread(target=send, daemon=True).start()
+sender = threading.Thread(target=bulk.sendall, args=(sent,), daemon=True)
+sender.start()
 heard = b""
-while data := bulk.recv(1 << 20):
-    heard += data
+# nc goes when it hears the end, whatever it still has to say: so it is told the end after that.
+while len(heard) < len(sent):
+    heard += bulk.recv(1 << 20) or bytes(len(sent))
+sender.join()
+bulk.shutdown(socket.SHUT_WR)
 print("much", heard == sent)
 while not (logged := subprocess.check_output(["coracle", "logs", "bulk"], text=True)) and time.monotonic() < deadline:
     time.sleep(0.02)
