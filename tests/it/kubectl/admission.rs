@@ -185,8 +185,8 @@ async fn a_claim_in_use_stays_until_its_pod_is_gone() {
             data   Terminating   pvc-…    1Gi        RWO                           <unset>                 …s
             $ kubectl delete pod user --now
             pod "user" deleted from default namespace
-            $ kubectl wait --for=delete pvc/data --timeout=60s
-            $ kubectl wait --for=delete pv --all --timeout=60s
+            $ kubectl wait --for=delete pvc/data --timeout=60s > /dev/null
+            $ kubectl wait --for=delete pv --all --timeout=60s > /dev/null
             $ kubectl get pvc,pv
             No resources found"#,
         )
