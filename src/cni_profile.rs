@@ -14,6 +14,8 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, PostParams};
 use netstack::{Filter, NewFlow, Verdict};
+use policy::v1alpha1::{AdminNetworkPolicy, BaselineAdminNetworkPolicy};
+use policy::v1alpha2::ClusterNetworkPolicy;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
@@ -232,8 +234,9 @@ struct NotEnforcedWarning(String);
 #[async_trait]
 impl Admission for NotEnforcedWarning {
     fn handles(&self, request: &AdmissionRequest<'_>) -> bool {
+        let of_cluster = ["clusternetworkpolicies", "adminnetworkpolicies", "baselineadminnetworkpolicies"];
         let is_policy = request.is_about("networking.k8s.io", "networkpolicies")
-            || request.is_about("policy.networking.k8s.io", "clusternetworkpolicies");
+            || of_cluster.iter().any(|plural| request.is_about("policy.networking.k8s.io", plural));
         is_policy && request.operation != AdmissionOperation::Delete && request.subresource.is_empty()
     }
 
@@ -250,28 +253,43 @@ pub(crate) async fn tell_not_enforced(
     warning: String,
     now: impl Fn() -> Timestamp,
 ) {
-    let mut changes = informers.of::<NetworkPolicy>().subscribe();
+    tokio::join!(
+        tell_of::<NetworkPolicy>(&informers, &client, &warning, &now),
+        tell_of::<ClusterNetworkPolicy>(&informers, &client, &warning, &now),
+        tell_of::<AdminNetworkPolicy>(&informers, &client, &warning, &now),
+        tell_of::<BaselineAdminNetworkPolicy>(&informers, &client, &warning, &now),
+    );
+}
+
+async fn tell_of<K: informer::Resource>(
+    informers: &Informers,
+    client: &kube::Client,
+    warning: &str,
+    now: &impl Fn() -> Timestamp,
+) {
+    let mut changes = informers.of::<K>().subscribe();
     let mut told: VecDeque<String> = VecDeque::new();
     while let Some(change) = changes.next().await {
         let Update::Applied(policy) = &change.update else { continue };
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
-        let metadata = &policy.metadata;
+        let metadata = k8s_openapi::Metadata::metadata(&**policy);
         let (namespace, name, uid) = (text(&metadata.namespace), text(&metadata.name), text(&metadata.uid));
+        // Events of what has no namespace stand in `default`, as upstream has it.
+        let home = if namespace.is_empty() { "default" } else { &namespace };
         if told.contains(&uid) {
             continue;
         }
         let at = now();
         let time = Timestamp::from_second(at.as_second()).unwrap_or(at);
         let event = json!({
-            "metadata": {"name": format!("{name}.{:x}", at.as_nanosecond()), "namespace": namespace},
-            "involvedObject": {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "name": name,
+            "metadata": {"name": format!("{name}.{:x}", at.as_nanosecond()), "namespace": home},
+            "involvedObject": {"apiVersion": K::API_VERSION, "kind": K::KIND, "name": name,
                 "namespace": namespace, "uid": uid, "resourceVersion": metadata.resource_version},
             "type": "Warning", "reason": NOT_ENFORCED, "message": warning, "count": 1, "firstTimestamp": time,
             "lastTimestamp": time, "source": {"component": "coracle-policy"}, "reportingComponent": "coracle-policy",
         });
         let Ok(event) = serde_json::from_value::<Event>(event) else { continue };
-        if let Err(error) =
-            Api::<Event>::namespaced(client.clone(), &namespace).create(&PostParams::default(), &event).await
+        if let Err(error) = Api::<Event>::namespaced(client.clone(), home).create(&PostParams::default(), &event).await
         {
             debug!(%error, "event not written");
         }

@@ -84,6 +84,26 @@ async fn kubectl_warns_when_a_policy_is_applied_that_flannel_does_not_enforce() 
     bench.terminal.write("deny.yaml", DENY);
     let ran = bench.sh("kubectl apply -f deny.yaml").await;
     assert!(ran.stderr.contains("Warning: NetworkPolicies are not enforced"), "{ran}");
+    // Nor is any policy of the cluster's, whichever version it is written in.
+    let of_cluster = [
+        ("v1alpha2", "ClusterNetworkPolicy", "tier: Admin, priority: 1, "),
+        ("v1alpha1", "AdminNetworkPolicy", "priority: 2, "),
+        ("v1alpha1", "BaselineAdminNetworkPolicy", ""),
+    ];
+    for (version, kind, spec) in of_cluster {
+        let manifest = format!(
+            "{{apiVersion: policy.networking.k8s.io/{version}, kind: {kind}, metadata: {{name: default}}, spec: {{{spec}subject: \
+             {{namespaces: {{}}}}, ingress: [{{action: Deny, from: [{{namespaces: {{}}}}]}}]}}}}"
+        );
+        bench.terminal.write("cluster.yaml", &manifest);
+        let ran = bench.sh("kubectl apply -f cluster.yaml").await;
+        assert!(ran.code == 0 && ran.stderr.contains("Warning: NetworkPolicies are not enforced"), "{ran}");
+        let events: Api<Event> = Api::default_namespaced(bench.cluster.client());
+        let about = ListParams::default().fields(&format!("involvedObject.kind={kind},reason=NotEnforced"));
+        while events.list(&about).await.expect("a list").items.is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
     bench.stop().await;
 }
 
