@@ -1,6 +1,6 @@
 //! What a user may say about the cluster's DNS: a port on the machine, upstream servers, stub domains, static names.
 
-use crate::cluster::Builder;
+use crate::builder::Builder;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Settings of the cluster's DNS.

@@ -5,6 +5,7 @@
 
 mod addresses;
 mod bootstrap;
+mod builder;
 mod cluster;
 mod cni_profile;
 mod dns_options;
@@ -21,7 +22,8 @@ mod signer;
 mod snapshot;
 
 pub use addresses::{Addresses, Ipv6Addresses};
-pub use cluster::{Builder, Cluster, KUBERNETES_VERSION, ZONE};
+pub use builder::Builder;
+pub use cluster::{Cluster, KUBERNETES_VERSION, ZONE};
 pub use cni_profile::CniProfile;
 pub use dns_options::DnsPortError;
 pub use fixture::{FunctionPod, Output};
