@@ -140,17 +140,20 @@ async fn every_kubectl_runs_attaches_and_debugs_on_a_terminal() {
                    tty: true, command: [sh]}]}}";
         bench.terminal.write("stay.yaml", pod);
         bench.ok("kubectl apply -f stay.yaml && kubectl wait pod/stay --for=condition=Ready --timeout=60s").await;
-        let attach = "timeout -s KILL 60 kubectl attach -it stay";
+        let attach = "kubectl attach -it stay";
         let mut first = bench.terminal.command("script");
-        first.args(["-qec", attach, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // Not behind `timeout`: under a shell that forks, that puts kubectl into the background, where a terminal stops it.
+        first.args(["-qec", attach, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped()).env("SHELL", "/bin/sh");
         let mut first = first.spawn().expect("script runs");
         let (mut keys, screen) = (first.stdin.take().expect("a pipe"), first.stdout.take().expect("a pipe"));
         let mut screen = BufReader::new(screen).lines();
         let mut shown = Vec::new();
         // Keys typed before kubectl has put its terminal into raw mode may be lost on a slow machine: typed until they are answered.
         let mut typing = tokio::time::interval(Duration::from_secs(5));
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
         while !shown.last().is_some_and(|line: &String| line.contains("there")) {
             tokio::select! {
+                () = tokio::time::sleep_until(deadline) => panic!("nobody answers: {shown:?}"),
                 _ = typing.tick() => keys.write_all(b"x=kept; echo th'ere'\r").await.expect("typed"),
                 line = screen.next_line() => shown.push(line.expect("readable").unwrap_or_else(|| panic!("{shown:?}"))),
             }
