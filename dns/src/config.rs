@@ -1,7 +1,9 @@
 //! Settings, and the upstream servers that a resolv.conf names.
 
+use crate::answered::AnswerListener;
 use hickory_proto::rr::Name;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The port of DNS.
@@ -36,6 +38,8 @@ pub struct Config {
     pub upstream_tries: usize,
     /// How long answers of upstreams are kept at most; zero keeps none.
     pub cache: Duration,
+    /// Is told which addresses names are answered with on the cluster's network.
+    pub listener: Option<Arc<dyn AnswerListener>>,
 }
 
 /// Which names `<dashed ip>.<namespace>.pod.<zone>` exist.
@@ -65,6 +69,7 @@ impl Config {
             upstream_timeout: Duration::from_secs(2),
             upstream_tries: 3,
             cache: Duration::from_secs(30),
+            listener: None,
         }
     }
 

@@ -10,6 +10,7 @@
 //! Follows the Kubernetes DNS specification 1.1.0, RFC 1034/1035 (messages), RFC 2181, RFC 2308 (negative answers),
 //! RFC 2782 (SRV), RFC 6891 (EDNS0) and RFC 7766 (TCP); where the specification is silent, CoreDNS.
 
+mod answered;
 mod cache;
 mod config;
 mod forward;
@@ -31,6 +32,7 @@ mod upstream;
 mod wire;
 mod zone;
 
+pub use answered::{AnswerListener, NameAddress};
 pub use config::{Config, PodRecords, SettingError, server, static_host, stub_domain, upstreams};
 pub use machine::MachineSockets;
 pub use query::{Answer, AnswerRecord, QueryError};

@@ -64,6 +64,7 @@ pub(crate) async fn serve(resolver: Arc<Resolver>, sockets: MachineSockets) -> i
 
 impl Listener for TcpListener {
     type Stream = TcpStream;
+    const IS_INSIDE: bool = false;
 
     async fn accept(&self) -> io::Result<TcpStream> {
         loop {

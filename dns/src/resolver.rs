@@ -3,6 +3,7 @@
 //! What can be answered from memory is answered at once ([`Resolver::begin`]); only what has to be asked elsewhere
 //! becomes a future ([`Resolver::finish`]), so that the front ends need no task for the common case.
 
+use crate::answered::{AnswerListener, addresses};
 use crate::config::Config;
 use crate::forward::{Forwarder, Route};
 use crate::hosts::Hosts;
@@ -22,6 +23,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use tracing::debug;
 
 /// ExternalNames that may point at one another.
@@ -38,6 +40,7 @@ pub(crate) struct Resolver {
     pub(crate) counters: Counters,
     /// No static name is in the zone, so that the zone may be asked first.
     zone_first: bool,
+    listener: Option<Arc<dyn AnswerListener>>,
 }
 
 /// How far a request came without waiting.
@@ -80,6 +83,7 @@ impl Resolver {
             order: Mutex::new(SmallRng::seed_from_u64(config.seed)),
             ttl: config.ttl_seconds(),
             counters: Counters::default(),
+            listener: config.listener.clone(),
         }
     }
 
@@ -101,6 +105,21 @@ impl Resolver {
             self.counters.response(u16::from(reply[3] & 15));
         }
         answered
+    }
+
+    /// Whether every reply has to be told of, so that none may be made from bytes alone.
+    pub(crate) fn tells_zone(&self) -> bool {
+        self.listener.as_ref().is_some_and(|listener| listener.wants_zone())
+    }
+
+    /// Tells of a reply that is about to be sent to somebody on the cluster's network.
+    pub(crate) fn tell(&self, reply: &Reply) {
+        if let Some(listener) = &self.listener {
+            let answers = addresses(&reply.message);
+            if !answers.is_empty() {
+                listener.answered(&answers);
+            }
+        }
     }
 
     /// Answers a request, waiting for other servers if need be. `None`: it is no request.

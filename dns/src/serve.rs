@@ -55,16 +55,21 @@ async fn serve_udp(resolver: Arc<Resolver>, socket: Arc<UdpSocket>) -> io::Resul
                 Some(Err(error)) => return Err(error),
                 None => break,
             };
-            if resolver.answer_at_once(&buffer[..length], Transport::Udp, &mut reply) {
+            if !resolver.tells_zone() && resolver.answer_at_once(&buffer[..length], Transport::Udp, &mut reply) {
                 send(&socket, &reply, from).await;
             } else {
                 match resolver.begin(&buffer[..length], Transport::Udp) {
                     Begun::Noise => {}
-                    Begun::Done(reply) => send(&socket, &reply.encode(), from).await,
+                    Begun::Done(reply) => {
+                        resolver.tell(&reply);
+                        send(&socket, &reply.encode(), from).await;
+                    }
                     Begun::Forward(forwarded) => {
                         let (resolver, socket) = (resolver.clone(), socket.clone());
                         forwarding.spawn(async move {
-                            send(&socket, &resolver.finish(*forwarded).await.encode(), from).await;
+                            let reply = resolver.finish(*forwarded).await;
+                            resolver.tell(&reply);
+                            send(&socket, &reply.encode(), from).await;
                         });
                     }
                 }
@@ -95,6 +100,8 @@ async fn send(socket: &UdpSocket, reply: &[u8], to: SocketAddr) {
 /// What TCP connections come from.
 pub(crate) trait Listener {
     type Stream: AsyncRead + AsyncWrite + Send + 'static;
+    /// Whether its clients are on the cluster's network.
+    const IS_INSIDE: bool;
 
     /// The next connection.
     fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
@@ -102,6 +109,7 @@ pub(crate) trait Listener {
 
 impl Listener for netstack::TcpListener {
     type Stream = netstack::TcpStream;
+    const IS_INSIDE: bool = true;
 
     async fn accept(&self) -> io::Result<Self::Stream> {
         Ok(netstack::TcpListener::accept(self).await?.0)
@@ -109,12 +117,12 @@ impl Listener for netstack::TcpListener {
 }
 
 /// Serves a listener's connections until it fails.
-pub(crate) async fn serve_tcp(resolver: Arc<Resolver>, listener: impl Listener) -> io::Result<()> {
+pub(crate) async fn serve_tcp<L: Listener>(resolver: Arc<Resolver>, listener: L) -> io::Result<()> {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => {
-                connections.spawn(serve_connection(resolver.clone(), accepted?));
+                connections.spawn(serve_connection(resolver.clone(), accepted?, L::IS_INSIDE));
             }
             Some(_) = connections.join_next() => {}
         }
@@ -123,7 +131,11 @@ pub(crate) async fn serve_tcp(resolver: Arc<Resolver>, listener: impl Listener) 
 }
 
 /// Answers one connection's queries until the client closes it, or is silent for too long.
-async fn serve_connection(resolver: Arc<Resolver>, stream: impl AsyncRead + AsyncWrite) -> io::Result<()> {
+async fn serve_connection(
+    resolver: Arc<Resolver>,
+    stream: impl AsyncRead + AsyncWrite,
+    is_inside: bool,
+) -> io::Result<()> {
     let (mut reader, mut writer) = tokio::io::split(stream);
     let (mut received, mut at_once) = (Vec::new(), Vec::new());
     let mut waiting = FuturesUnordered::new();
@@ -144,12 +156,16 @@ async fn serve_connection(resolver: Arc<Resolver>, stream: impl AsyncRead + Asyn
             Some(reply) = waiting.next() => Some(reply),
         };
         if let Some(reply) = reply {
+            if is_inside {
+                resolver.tell(&reply);
+            }
             write(&mut writer, &reply.encode()).await?;
         }
         while waiting.len() < MAX_PIPELINED
             && let Some(request) = next_frame(&mut received)
         {
-            if resolver.answer_at_once(&request, Transport::Tcp, &mut at_once) {
+            let at_once_too = !is_inside || !resolver.tells_zone();
+            if at_once_too && resolver.answer_at_once(&request, Transport::Tcp, &mut at_once) {
                 write(&mut writer, &at_once).await?;
                 consume_budget().await;
                 continue;
@@ -157,7 +173,12 @@ async fn serve_connection(resolver: Arc<Resolver>, stream: impl AsyncRead + Asyn
             match resolver.begin(&request, Transport::Tcp) {
                 // Whoever sends that on a stream is no DNS client.
                 Begun::Noise => return Ok(()),
-                Begun::Done(reply) => write(&mut writer, &reply.encode()).await?,
+                Begun::Done(reply) => {
+                    if is_inside {
+                        resolver.tell(&reply);
+                    }
+                    write(&mut writer, &reply.encode()).await?;
+                }
                 Begun::Forward(forwarded) => {
                     let resolver = resolver.clone();
                     waiting.push(async move { resolver.finish(*forwarded).await });

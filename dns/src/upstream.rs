@@ -14,7 +14,7 @@ use tokio::net::{TcpStream, UdpSocket};
 /// DNS flag day 2020: what crosses the Internet unfragmented.
 const PAYLOAD: u16 = 1232;
 /// Aliases in one answer. No honest chain is longer, and none that resolvers follow.
-const MAX_ALIASES: usize = 16;
+pub(crate) const MAX_ALIASES: usize = 16;
 
 /// What an upstream said.
 #[derive(Clone, Debug, PartialEq)]

@@ -24,7 +24,7 @@ async fn bound() -> (MachineSockets, SocketAddr) {
     (sockets, address)
 }
 
-async fn over_udp(server: SocketAddr, request: &Message) -> Message {
+pub(crate) async fn over_udp(server: SocketAddr, request: &Message) -> Message {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     socket.connect(server).await.unwrap();
     socket.send(&request.to_vec().unwrap()).await.unwrap();
@@ -33,7 +33,7 @@ async fn over_udp(server: SocketAddr, request: &Message) -> Message {
     Message::from_vec(&buffer[..length]).unwrap()
 }
 
-async fn over_tcp(server: SocketAddr, request: &Message) -> Message {
+pub(crate) async fn over_tcp(server: SocketAddr, request: &Message) -> Message {
     let mut stream = TcpStream::connect(server).await.unwrap();
     let bytes = request.to_vec().unwrap();
     stream.write_u16(bytes.len().try_into().unwrap()).await.unwrap();

@@ -2,6 +2,7 @@
 //!
 //! Files follow the sections of the Kubernetes DNS specification 1.1.0 where it has one.
 
+mod answered;
 mod cluster;
 mod forwarding;
 mod garbage;

@@ -18,9 +18,9 @@ const SERVER: &str = "10.244.0.2:53";
 const RECORD: usize = 16;
 
 /// A server on one host, and another host to ask from.
-struct Wire {
-    cluster: Arc<Cluster>,
-    client: Host,
+pub(crate) struct Wire {
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) client: Host,
     server: JoinHandle<std::io::Result<()>>,
     /// Kept, so that it answers "port unreachable" when nobody serves it.
     _host: Host,
@@ -28,7 +28,11 @@ struct Wire {
 }
 
 async fn wire() -> Wire {
-    let cluster = Arc::new(cluster().await);
+    wire_of(cluster().await).await
+}
+
+pub(crate) async fn wire_of(cluster: Cluster) -> Wire {
+    let cluster = Arc::new(cluster);
     let network = Network::new(netstack::Config { mtu: 1500, seed: 1 });
     let host = |ip: &str, tag| network.attach_host(&[ip.parse::<IpAddr>().unwrap()], PortTag(tag)).unwrap();
     let (server, client) = (host("10.244.0.2", 1), host("10.244.0.3", 2));
@@ -39,7 +43,7 @@ async fn wire() -> Wire {
 }
 
 impl Wire {
-    async fn udp(&self, request: &Message) -> (Message, usize) {
+    pub(crate) async fn udp(&self, request: &Message) -> (Message, usize) {
         let socket = self.client.udp_bind(0).unwrap();
         socket.send_to(&request.to_vec().unwrap(), server()).await.unwrap();
         let mut buffer = vec![0; 65_535];
@@ -57,17 +61,17 @@ impl Wire {
     }
 }
 
-fn server() -> SocketAddr {
+pub(crate) fn server() -> SocketAddr {
     SERVER.parse().unwrap()
 }
 
-async fn write(stream: &mut TcpStream, request: &Message) {
+pub(crate) async fn write(stream: &mut TcpStream, request: &Message) {
     let bytes = request.to_vec().unwrap();
     let length = u16::try_from(bytes.len()).unwrap().to_be_bytes();
     stream.write_all(&[&length, bytes.as_slice()].concat()).await.unwrap();
 }
 
-async fn read(stream: &mut TcpStream) -> (Message, usize) {
+pub(crate) async fn read(stream: &mut TcpStream) -> (Message, usize) {
     let mut bytes = vec![0; stream.read_u16().await.unwrap().into()];
     stream.read_exact(&mut bytes).await.unwrap();
     (Message::from_vec(&bytes).unwrap(), bytes.len())
