@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 
 const MANAGER: &str = "coracle";
 
+/// How often an object that others keep changing is read again before it is applied to whatever it has become.
+const ATTEMPTS: usize = 8;
+
 /// Apply manifests
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Apply {
@@ -58,19 +61,33 @@ impl Apply {
         let name = manifest["metadata"]["name"].as_str().context("metadata.name: Required value")?;
         let namespace = manifest["metadata"]["namespace"].as_str().unwrap_or(&self.scope.namespace);
         let path = format!("{}/{}", resource.path(Some(namespace)), remote::encode(name));
-        let before = match remote.get(&path, "application/json").await {
-            Ok(object) => Some(object),
-            Err(kube::Error::Api(status)) if status.code == 404 => None,
-            Err(error) => return Err(remote::explain(error)),
-        };
         let dry_run = if self.dry_run { "&dryRun=All" } else { "" };
         let url =
             format!("{path}?fieldManager={MANAGER}&fieldValidation=Strict&force={}{dry_run}", self.force_conflicts);
-        let request = Request::patch(url)
-            .header("Content-Type", "application/apply-patch+yaml")
-            .header("Accept", "application/json")
-            .body(manifest.to_string().into_bytes())?;
-        let after = remote.json(request).await.map_err(remote::explain)?;
+        let mut attempts = 0;
+        let (before, after) = loop {
+            attempts += 1;
+            let before = match remote.get(&path, "application/json").await {
+                Ok(object) => Some(object),
+                Err(kube::Error::Api(status)) if status.code == 404 => None,
+                Err(error) => return Err(remote::explain(error)),
+            };
+            // Applied to what was read and nothing newer, so that a change by somebody else in between is not taken for ours.
+            let mut body = manifest.clone();
+            let ours = body["metadata"]["resourceVersion"].is_null() && attempts < ATTEMPTS;
+            if let Some(before) = before.as_ref().filter(|_| ours) {
+                body["metadata"]["resourceVersion"] = before["metadata"]["resourceVersion"].clone();
+            }
+            let request = Request::patch(&url)
+                .header("Content-Type", "application/apply-patch+yaml")
+                .header("Accept", "application/json")
+                .body(body.to_string().into_bytes())?;
+            match remote.json(request).await {
+                Ok(after) => break (before, after),
+                Err(kube::Error::Api(status)) if ours && before.is_some() && is_outdated(&status) => {}
+                Err(error) => return Err(remote::explain(error)),
+            }
+        };
         let what = match before {
             None => "created",
             Some(before) if before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"] => {
@@ -80,6 +97,12 @@ impl Apply {
         };
         Ok(format!("{}/{name} {what}{}", resource.qualified(), if self.dry_run { " (dry run)" } else { "" }))
     }
+}
+
+/// Whether somebody has written the object since it was read; fields that others own are a conflict of another kind.
+fn is_outdated(status: &kube::core::Status) -> bool {
+    let causes = status.details.as_ref().map_or(&[][..], |details| &details.causes);
+    status.code == 409 && status.reason == "Conflict" && causes.is_empty()
 }
 
 /// Every object in these files, with where it came from. Lists are taken apart.
@@ -142,4 +165,79 @@ fn texts(path: &Path) -> Result<Vec<(String, String)>> {
             Ok((path.display().to_string(), text))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{Method, Response};
+    use http_body_util::BodyExt;
+    use parking_lot::Mutex;
+    use serde_json::json;
+    use std::sync::Arc;
+
+    /// An object to which somebody else writes `others` times, each time just before it is written here. What is applied to it
+    /// changes nothing.
+    fn contended(others: u64) -> Remote {
+        let state = Arc::new(Mutex::new((1, others)));
+        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+            let state = state.clone();
+            async move {
+                let (parts, body) = request.into_parts();
+                let body = body.collect().await?.to_bytes();
+                let (version, others) = &mut *state.lock();
+                let object = |version: &u64| json!({"metadata": {"name": "x", "resourceVersion": version.to_string()}});
+                let kind = json!({"resource": "configmaps", "singularResource": "configmap", "scope": "Namespaced",
+                    "responseKind": {"kind": "ConfigMap"}});
+                let (code, answer) = match (parts.method, parts.uri.path()) {
+                    (Method::GET, "/api") => {
+                        (200, json!({"items": [{"versions": [{"version": "v1", "resources": [kind]}]}]}))
+                    }
+                    (Method::GET, "/apis") => (200, json!({"items": []})),
+                    (Method::GET, _) => (200, object(version)),
+                    _ => {
+                        if *others > 0 {
+                            (*version, *others) = (*version + 1, *others - 1);
+                        }
+                        let asked: Value = serde_json::from_slice(&body)?;
+                        match asked["metadata"]["resourceVersion"].as_str() {
+                            Some(known) if known != version.to_string() => (
+                                409,
+                                json!({"kind": "Status", "status": "Failure", "message": "the object has been modified",
+                                    "reason": "Conflict", "details": {"name": "x", "kind": "configmaps"}, "code": 409}),
+                            ),
+                            _ => (200, object(version)),
+                        }
+                    }
+                };
+                let answer = http_body_util::Full::new(bytes::Bytes::from(answer.to_string()));
+                Response::builder().status(code).body(answer).map_err(tower::BoxError::from)
+            }
+        });
+        Remote { client: kube::Client::new(service, "default") }
+    }
+
+    async fn applied(others: u64) -> String {
+        let cluster = super::super::ClusterName { name: "none".to_owned() };
+        let apply = Apply {
+            files: Files { files: Vec::new() },
+            scope: Scope { namespace: "default".to_owned(), cluster },
+            force_conflicts: false,
+            dry_run: false,
+        };
+        let manifest = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}});
+        apply.one(&contended(others), &mut Vec::new(), &manifest).await.expect("applied")
+    }
+
+    #[tokio::test]
+    async fn what_somebody_else_writes_meanwhile_is_not_called_configured() {
+        for others in [0, 1, 3] {
+            assert_eq!(applied(others).await, "configmap/x unchanged", "{others} writes");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_object_that_never_rests_is_applied_to_all_the_same() {
+        assert_eq!(applied(1000).await, "configmap/x configured");
+    }
 }
