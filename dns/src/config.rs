@@ -38,6 +38,10 @@ pub struct Config {
     pub upstream_tries: usize,
     /// How long answers of upstreams are kept at most; zero keeps none.
     pub cache: Duration,
+    /// Whether the server walks a pod's search list itself, and answers the first question with what it finds.
+    pub autopath: bool,
+    /// Whether the newest queries are kept in the query log, though nobody reads it yet.
+    pub keep_queries: bool,
     /// Is told which addresses names are answered with on the cluster's network.
     pub listener: Option<Arc<dyn AnswerListener>>,
 }
@@ -69,6 +73,8 @@ impl Config {
             upstream_timeout: Duration::from_secs(2),
             upstream_tries: 3,
             cache: Duration::from_secs(30),
+            autopath: false,
+            keep_queries: false,
             listener: None,
         }
     }

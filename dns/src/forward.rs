@@ -2,6 +2,7 @@
 
 use crate::cache::Cache;
 use crate::config::{Config, PORT};
+use crate::query_log::Source;
 use crate::upstream::{Answer, UpstreamError, exchange};
 use hickory_proto::op::{Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
@@ -82,8 +83,7 @@ impl Forwarder {
 
     /// Who is asked about a name. `service_ips` are the addresses of the Service in front of this server.
     pub(crate) fn route(&self, name: &Name, service_ips: &[IpAddr]) -> Route {
-        let stub = self.stub_domains.iter().find(|(domain, _)| domain.zone_of(name)).map(|(_, servers)| servers);
-        let servers = stub.unwrap_or(&self.upstreams);
+        let servers = self.stub_domain(name).unwrap_or(&self.upstreams);
         if servers.is_empty() {
             return Route::Nowhere;
         }
@@ -92,6 +92,15 @@ impl Forwarder {
             |server: &SocketAddr| own.contains(server) || server.port() == PORT && service_ips.contains(&server.ip());
         let others: Vec<SocketAddr> = servers.iter().filter(|server| !is_own(server)).copied().collect();
         if others.is_empty() { Route::Loop } else { Route::To(others) }
+    }
+
+    fn stub_domain(&self, name: &Name) -> Option<&Vec<SocketAddr>> {
+        self.stub_domains.iter().find(|(domain, _)| domain.zone_of(name)).map(|(_, servers)| servers)
+    }
+
+    /// Whose servers a name is asked of.
+    pub(crate) fn source(&self, name: &Name) -> Source {
+        if self.stub_domain(name).is_some() { Source::StubDomain } else { Source::Upstream }
     }
 
     /// A remembered answer.

@@ -4,7 +4,8 @@
 
 use crate::cache::Cache;
 use crate::config::Config;
-use crate::resolver::{Begun, Forwarded, Resolver, answered};
+use crate::front::{Asker, Begun, Next};
+use crate::resolver::{Forwarded, Resolver, answered};
 use crate::service::{Key, ServiceRecords};
 use crate::upstream::{believed, matching};
 use crate::wire::{MAX_PAYLOAD, Transport};
@@ -70,18 +71,19 @@ fn slice() -> EndpointSlice {
 /// the kept answers say, the resolver says too.
 pub fn request(bytes: &[u8]) {
     for transport in [Transport::Udp, Transport::Tcp] {
-        let begun = RESOLVER.begin(bytes, transport);
-        let whole = match begun {
-            Begun::Noise => None,
+        let asker = Asker { from: None, transport, is_inside: false };
+        let whole = match RESOLVER.begin(bytes, asker) {
+            Begun::Noise | Begun::Lost => None,
             Begun::Done(reply) => Some(reply.encode()),
-            Begun::Forward(forwarded) => {
-                let Forwarded { reply, .. } = *forwarded;
-                Some(reply.encode())
-            }
+            Begun::Waiting(waiting) => match waiting.next {
+                Next::Reply(reply) | Next::Ask(Forwarded { reply, .. }) | Next::Walk(Forwarded { reply, .. }, _) => {
+                    Some(reply.encode())
+                }
+            },
         };
         let read = whole.as_ref().map(|reply| sound(bytes, reply, transport));
         let mut quick = Vec::new();
-        if RESOLVER.answer_at_once(bytes, transport, &mut quick) {
+        if RESOLVER.answer_at_once(bytes, asker, &mut quick) {
             let (quick, whole) = (sound(bytes, &quick, transport), read.expect("both answer"));
             assert_eq!(quick.metadata, whole.metadata);
             assert_eq!(quick.queries, whole.queries);
@@ -117,8 +119,10 @@ pub fn answer(bytes: &[u8]) {
     let kept = cache.get(&question.name, question.query_type, now + Duration::from_secs(1));
     for answer in std::iter::once(answer).chain(kept) {
         for transport in [Transport::Udp, Transport::Tcp] {
-            let Begun::Forward(forwarded) = RESOLVER.begin(&asked, transport) else { panic!("it is forwarded") };
-            let reply = answered(*forwarded, answer.clone()).encode();
+            let begun = RESOLVER.begin(&asked, Asker { from: None, transport, is_inside: false });
+            let Begun::Waiting(waiting) = begun else { panic!("it is forwarded") };
+            let Next::Ask(forwarded) = waiting.next else { panic!("it is forwarded") };
+            let reply = answered(forwarded, answer.clone()).encode();
             sound(&asked, &reply, transport);
             assert!(transport == Transport::Tcp || reply.len() <= 512, "{} bytes", reply.len());
         }

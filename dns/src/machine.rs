@@ -4,11 +4,12 @@
 //! The same [`Resolver`] answers as for pods, so the machine hears nothing else. What waits is answered together, and the
 //! replies are sent with one system call.
 
-use crate::resolver::{Begun, Resolver};
+use crate::front::{Asker, Begun};
+use crate::resolver::Resolver;
 use crate::serve::{Listener, serve_tcp};
 use crate::wire::Transport;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -66,10 +67,10 @@ impl Listener for TcpListener {
     type Stream = TcpStream;
     const IS_INSIDE: bool = false;
 
-    async fn accept(&self) -> io::Result<TcpStream> {
+    async fn accept(&self) -> io::Result<(TcpStream, IpAddr)> {
         loop {
             match TcpListener::accept(self).await {
-                Ok((stream, _)) => return Ok(stream),
+                Ok((stream, from)) => return Ok((stream, from.ip())),
                 // One client's connection, or all of the process's descriptors: neither ends the server.
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             }
@@ -96,16 +97,17 @@ async fn serve_udp(resolver: Arc<Resolver>, socket: Arc<UdpSocket>) -> io::Resul
                 Err(error) => return Err(error),
             };
             let request = &buffer[..length];
-            if replies.add(from, |reply| resolver.answer_at_once(request, Transport::Udp, reply)) {
+            let asker = Asker { from: Some(from.ip()), transport: Transport::Udp, is_inside: false };
+            if replies.add(from, |reply| resolver.answer_at_once(request, asker, reply)) {
                 continue;
             }
-            match resolver.begin(request, Transport::Udp) {
-                Begun::Noise => {}
+            match resolver.begin(request, asker) {
+                Begun::Noise | Begun::Lost => {}
                 Begun::Done(reply) => drop(socket.try_send_to(&reply.encode(), from)),
-                Begun::Forward(forwarded) => {
+                Begun::Waiting(waiting) => {
                     let (resolver, socket) = (resolver.clone(), socket.clone());
                     forwarding.spawn(async move {
-                        let reply = resolver.finish(*forwarded).await.encode();
+                        let reply = resolver.finish(*waiting).await.encode();
                         let _ = socket.send_to(&reply, from).await;
                     });
                 }

@@ -16,6 +16,7 @@ pub(crate) struct Counters {
     tcp: AtomicU64,
     responses: [AtomicU64; CODES],
     forwarded: AtomicU64,
+    autopath: AtomicU64,
 }
 
 impl Counters {
@@ -36,6 +37,11 @@ impl Counters {
     /// Other servers are asked.
     pub(crate) fn forward(&self) {
         self.forwarded.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A walk along a search list has found something.
+    pub(crate) fn autopath(&self) {
+        self.autopath.fetch_add(1, Ordering::Relaxed);
     }
 
     /// All of them as Prometheus reads them.
@@ -63,6 +69,12 @@ impl Counters {
                 );
             }
         }
+        let count = self.autopath.load(Ordering::Relaxed);
+        let _ = write!(
+            text,
+            "# HELP coredns_autopath_success_total Counter of requests that did autopath.\n\
+             # TYPE coredns_autopath_success_total counter\ncoredns_autopath_success_total{{server=\"dns://:53\"}} {count}\n"
+        );
         let count = self.forwarded.load(Ordering::Relaxed);
         let _ = write!(
             text,

@@ -106,7 +106,7 @@ impl AnswerRecord {
 }
 
 /// The mnemonics of the IANA registry, as `dig` prints them.
-fn rcode(code: ResponseCode) -> String {
+pub(crate) fn rcode(code: ResponseCode) -> String {
     match code {
         ResponseCode::NoError => "NOERROR".to_owned(),
         ResponseCode::FormErr => "FORMERR".to_owned(),
@@ -114,6 +114,7 @@ fn rcode(code: ResponseCode) -> String {
         ResponseCode::NXDomain => "NXDOMAIN".to_owned(),
         ResponseCode::NotImp => "NOTIMP".to_owned(),
         ResponseCode::Refused => "REFUSED".to_owned(),
+        ResponseCode::BADVERS => "BADVERS".to_owned(),
         other => format!("RCODE{}", u16::from(other)),
     }
 }

@@ -1,18 +1,18 @@
-//! From a request to its reply: static names, the zone, reverse names, then upstream.
+//! From a question to its reply: static names, the zone, reverse names, then upstream.
 //!
-//! What can be answered from memory is answered at once ([`Resolver::begin`]); only what has to be asked elsewhere
-//! becomes a future ([`Resolver::finish`]), so that the front ends need no task for the common case.
+//! Here is what is true of a name, whoever asks. What else becomes of a request, [`crate::front`] decides.
 
-use crate::answered::{AnswerListener, addresses};
+use crate::answered::AnswerListener;
+use crate::client::Clients;
 use crate::config::Config;
 use crate::forward::{Forwarder, Route};
 use crate::hosts::Hosts;
 use crate::lookup::{Found, labels};
 use crate::metrics::Counters;
-use crate::request::Request;
+use crate::query_log::{QueryLog, Source};
 use crate::reverse::ReverseName;
 use crate::upstream::Answer;
-use crate::wire::{Received, Reply, Transport, receive};
+use crate::wire::Reply;
 use crate::zone::Zone;
 use arc_swap::ArcSwap;
 use hickory_proto::op::ResponseCode;
@@ -24,10 +24,15 @@ use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 use tracing::debug;
 
 /// ExternalNames that may point at one another.
 const MAX_CHAIN: usize = 10;
+/// Answers that may be delayed at the same time.
+const MAX_DELAYED: usize = 1024;
+/// Makes a sequence of its own of the seed, so that faults do not change the order of addresses.
+const FAULT_SEED: u64 = 0x6661_756c_7473;
 
 /// Everything that an answer needs; shared by all front ends.
 #[derive(Debug)]
@@ -35,23 +40,30 @@ pub(crate) struct Resolver {
     pub(crate) zone: ArcSwap<Zone>,
     hosts: Hosts,
     forwarder: Forwarder,
-    order: Mutex<SmallRng>,
+    pub(crate) order: Mutex<SmallRng>,
     ttl: u32,
     pub(crate) counters: Counters,
     /// No static name is in the zone, so that the zone may be asked first.
-    zone_first: bool,
-    listener: Option<Arc<dyn AnswerListener>>,
+    pub(crate) zone_first: bool,
+    pub(crate) listener: Option<Arc<dyn AnswerListener>>,
+    pub(crate) clients: Clients,
+    pub(crate) log: Arc<QueryLog>,
+    pub(crate) keeps_queries: bool,
+    /// Whether search lists are walked here.
+    pub(crate) autopath: bool,
+    /// Which queries faults strike.
+    pub(crate) chance: Mutex<SmallRng>,
+    /// Answers that are delayed at the same time.
+    pub(crate) delayed: Arc<Semaphore>,
 }
 
-/// How far a request came without waiting.
+/// How far a question came without waiting.
 #[derive(Debug)]
-pub(crate) enum Begun {
-    /// It is no request.
-    Noise,
-    /// Send this.
+pub(crate) enum Resolved {
+    /// Say this.
     Done(Reply),
     /// Ask elsewhere.
-    Forward(Box<Forwarded>),
+    Elsewhere(Forwarded),
 }
 
 /// A question for other servers, and the reply which waits for their answer.
@@ -65,8 +77,8 @@ pub(crate) struct Forwarded {
 
 /// What is known here about a name.
 enum Local {
-    /// This; and if that is nothing, the zone in which there is nothing.
-    Found(Found, Option<Name>),
+    /// This; and if that is nothing, the zone in which there is nothing. It is known from there.
+    Found(Found, Option<Name>, Source),
     /// The zone is not complete yet.
     Unknown,
     Elsewhere,
@@ -84,6 +96,12 @@ impl Resolver {
             ttl: config.ttl_seconds(),
             counters: Counters::default(),
             listener: config.listener.clone(),
+            clients: Clients::default(),
+            log: QueryLog::new(config.keep_queries),
+            keeps_queries: config.keep_queries,
+            autopath: config.autopath,
+            chance: Mutex::new(SmallRng::seed_from_u64(config.seed ^ FAULT_SEED)),
+            delayed: Arc::new(Semaphore::new(MAX_DELAYED)),
         }
     }
 
@@ -92,76 +110,20 @@ impl Resolver {
         self.forwarder.add_own_addresses(addresses);
     }
 
-    /// Writes the reply to a request that the zone's prebuilt answers know; false: it has to go through [`Resolver::begin`].
-    pub(crate) fn answer_at_once(&self, request: &[u8], transport: Transport, reply: &mut Vec<u8>) -> bool {
-        // Whoever reads the log wants to see every query in it.
-        if !self.zone_first || tracing::enabled!(tracing::Level::DEBUG) {
-            return false;
-        }
-        let Some(request) = Request::read(request) else { return false };
-        let answered = self.zone.load().answer_at_once(&request, transport, &self.order, reply);
-        if answered {
-            self.counters.request(transport);
-            self.counters.response(u16::from(reply[3] & 15));
-        }
-        answered
-    }
-
-    /// Whether every reply has to be told of, so that none may be made from bytes alone.
-    pub(crate) fn tells_zone(&self) -> bool {
-        self.listener.as_ref().is_some_and(|listener| listener.wants_zone())
-    }
-
-    /// Tells of a reply that is about to be sent to somebody on the cluster's network.
-    pub(crate) fn tell(&self, reply: &Reply) {
-        if let Some(listener) = &self.listener {
-            let answers = addresses(&reply.message);
-            if !answers.is_empty() {
-                listener.answered(&answers);
-            }
-        }
-    }
-
-    /// Answers a request, waiting for other servers if need be. `None`: it is no request.
-    pub(crate) async fn answer(&self, request: &[u8], transport: Transport) -> Option<Reply> {
-        match self.begin(request, transport) {
-            Begun::Noise => None,
-            Begun::Done(reply) => Some(reply),
-            Begun::Forward(forwarded) => Some(self.finish(*forwarded).await),
-        }
-    }
-
-    /// Answers a request as far as that needs no waiting.
-    pub(crate) fn begin(&self, request: &[u8], transport: Transport) -> Begun {
-        let (question, reply) = match receive(request, transport) {
-            Received::Noise => return Begun::Noise,
-            Received::Refused(reply) => {
-                self.counters.request(transport);
-                self.counters.response(reply.message.metadata.response_code.into());
-                return Begun::Done(reply);
-            }
-            Received::Question(question, reply) => (question, reply),
-        };
-        self.counters.request(transport);
-        let (name, kind) = (question.name, question.query_type);
-        let begun = self.resolve(&name, kind, reply);
-        if let Begun::Done(reply) = &begun {
-            self.counters.response(reply.message.metadata.response_code.into());
-            let (code, answers) = (reply.message.metadata.response_code, reply.message.answers.len());
-            debug!(%name, %kind, %code, answers, "query answered");
-        }
-        begun
-    }
-
-    fn resolve(&self, asked: &Name, kind: RecordType, mut reply: Reply) -> Begun {
+    /// Answers for a name as far as that needs no waiting.
+    pub(crate) fn resolve(&self, asked: &Name, kind: RecordType, mut reply: Reply) -> Resolved {
         let zone = self.zone.load();
         let mut owner = asked.clone();
         while reply.message.answers.len() <= MAX_CHAIN {
             let (found, within) = match self.local(&zone, &owner, kind) {
-                Local::Found(found, within) => (found, within),
+                Local::Found(found, within, source) => {
+                    reply.source = source;
+                    (found, within)
+                }
                 Local::Unknown => {
+                    reply.source = Source::Zone;
                     reply.message.answers.clear();
-                    return Begun::Done(reply.with_code(ResponseCode::ServFail));
+                    return Resolved::Done(reply.with_code(ResponseCode::ServFail));
                 }
                 Local::Elsewhere => return self.elsewhere(&zone, owner, kind, reply),
             };
@@ -174,7 +136,7 @@ impl Resolver {
                     }
                     message.add_answers(records.into_iter().map(|data| Record::from_rdata(owner.clone(), ttl, data)));
                     message.add_additionals(additionals);
-                    return Begun::Done(reply);
+                    return Resolved::Done(reply);
                 }
                 Found::Alias(target) => {
                     let alias = Record::from_rdata(owner, self.ttl, RData::CNAME(CNAME(target.clone())));
@@ -182,69 +144,74 @@ impl Resolver {
                         RecordType::A | RecordType::AAAA => message.add_answer(alias),
                         RecordType::CNAME => {
                             message.add_answer(alias);
-                            return Begun::Done(reply);
+                            return Resolved::Done(reply);
                         }
-                        _ => return Begun::Done(no_data(reply, zone.soa(zone.origin.clone()))),
+                        _ => return Resolved::Done(no_data(reply, zone.soa(zone.origin.clone()))),
                     };
                     owner = target;
                 }
                 // A chain that ends nowhere in the zone is not shown: the name that was asked does exist.
-                _ if !message.answers.is_empty() => return Begun::Done(no_data(reply, zone.soa(zone.origin.clone()))),
+                _ if !message.answers.is_empty() => return Resolved::Done(no_data(reply, zone.soa(zone.origin.clone()))),
                 Found::NoData | Found::NxDomain => {
                     if found == Found::NxDomain {
                         message.metadata.response_code = ResponseCode::NXDomain;
                     }
                     message.authorities.extend(within.map(|owner| zone.soa(owner)));
-                    return Begun::Done(reply);
+                    return Resolved::Done(reply);
                 }
             }
         }
-        Begun::Done(no_data(reply, zone.soa(zone.origin.clone())))
+        Resolved::Done(no_data(reply, zone.soa(zone.origin.clone())))
     }
 
     fn local(&self, zone: &Zone, name: &Name, kind: RecordType) -> Local {
         if let Some(found) = self.hosts.lookup(name, kind, self.ttl) {
-            return Local::Found(found, None);
+            return Local::Found(found, None, Source::Hosts);
         }
         if zone.contains(name) {
             if !zone.complete {
                 return Local::Unknown;
             }
-            return Local::Found(zone.lookup(name, kind), Some(zone.origin.clone()));
+            return Local::Found(zone.lookup(name, kind), Some(zone.origin.clone()), Source::Zone);
         }
         let Some(reverse) = labels(name).and_then(|labels| ReverseName::of(&labels)) else { return Local::Elsewhere };
         match zone.reverse_lookup(&reverse, kind) {
-            Some(found) => Local::Found(found, Name::from_ascii(reverse.zone).ok()),
+            Some(found) => Local::Found(found, Name::from_ascii(reverse.zone).ok(), Source::Zone),
             None if reverse.address.is_some() && !zone.complete => Local::Unknown,
             None => Local::Elsewhere,
         }
     }
 
     /// A name that others have to answer for: the one that was asked, or where the chain of ExternalNames leads.
-    fn elsewhere(&self, zone: &Zone, name: Name, kind: RecordType, mut reply: Reply) -> Begun {
+    fn elsewhere(&self, zone: &Zone, name: Name, kind: RecordType, mut reply: Reply) -> Resolved {
         let in_chain = !reply.message.answers.is_empty();
         let server = zone.service(&zone.server);
         let own = server.iter().flat_map(|service| service.cluster_ips()).copied().collect::<Vec<_>>();
+        reply.source = Source::Nobody;
         let code = match self.forwarder.route(&name, &own) {
             Route::Nowhere => ResponseCode::NXDomain,
             Route::Loop => ResponseCode::ServFail,
             Route::To(servers) => match self.forwarder.cached(&name, kind) {
                 Some(answer) => {
+                    reply.source = Source::Cache;
                     take_in(&mut reply, &name, answer);
-                    return Begun::Done(reply);
+                    return Resolved::Done(reply);
                 }
-                None => return Begun::Forward(Box::new(Forwarded { name, kind, servers, reply })),
+                None => {
+                    reply.source = self.forwarder.source(&name);
+                    return Resolved::Elsewhere(Forwarded { name, kind, servers, reply });
+                }
             },
         };
         // The alias itself is known, whatever becomes of its target.
-        Begun::Done(if in_chain { reply } else { reply.with_code(code) })
+        Resolved::Done(if in_chain { reply } else { reply.with_code(code) })
     }
 
     /// Asks the other servers.
-    pub(crate) async fn finish(&self, forwarded: Forwarded) -> Reply {
+    pub(crate) async fn ask(&self, forwarded: Forwarded) -> Reply {
         let Forwarded { name, kind, servers, .. } = &forwarded;
         self.counters.forward();
-        let reply = match self.forwarder.ask(name, *kind, servers).await {
+        match self.forwarder.ask(name, *kind, servers).await {
             Ok(answer) => answered(forwarded, answer),
             Err(error) => {
                 debug!(%name, %kind, error = &error as &dyn std::error::Error, "query failed upstream");
@@ -253,9 +220,7 @@ impl Resolver {
                 let in_chain = !reply.message.answers.is_empty();
                 if in_chain { reply } else { reply.with_code(ResponseCode::ServFail) }
             }
-        };
-        self.counters.response(reply.message.metadata.response_code.into());
-        reply
+        }
     }
 }
 

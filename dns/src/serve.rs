@@ -4,13 +4,14 @@
 //! query holds up another. TCP answers come in the order in which they are ready (RFC 7766 6.2.1.1).
 
 use crate::config::PORT;
-use crate::resolver::{Begun, Resolver};
+use crate::front::{Asker, Begun};
+use crate::resolver::Resolver;
 use crate::wire::{Reply, Transport};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use netstack::{Host, UdpSocket};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -55,21 +56,17 @@ async fn serve_udp(resolver: Arc<Resolver>, socket: Arc<UdpSocket>) -> io::Resul
                 Some(Err(error)) => return Err(error),
                 None => break,
             };
-            if !resolver.tells_zone() && resolver.answer_at_once(&buffer[..length], Transport::Udp, &mut reply) {
+            let asker = Asker { from: Some(from.ip()), transport: Transport::Udp, is_inside: true };
+            if resolver.answer_at_once(&buffer[..length], asker, &mut reply) {
                 send(&socket, &reply, from).await;
             } else {
-                match resolver.begin(&buffer[..length], Transport::Udp) {
-                    Begun::Noise => {}
-                    Begun::Done(reply) => {
-                        resolver.tell(&reply);
-                        send(&socket, &reply.encode(), from).await;
-                    }
-                    Begun::Forward(forwarded) => {
+                match resolver.begin(&buffer[..length], asker) {
+                    Begun::Noise | Begun::Lost => {}
+                    Begun::Done(reply) => send(&socket, &reply.encode(), from).await,
+                    Begun::Waiting(waiting) => {
                         let (resolver, socket) = (resolver.clone(), socket.clone());
                         forwarding.spawn(async move {
-                            let reply = resolver.finish(*forwarded).await;
-                            resolver.tell(&reply);
-                            send(&socket, &reply.encode(), from).await;
+                            send(&socket, &resolver.finish(*waiting).await.encode(), from).await;
                         });
                     }
                 }
@@ -103,16 +100,17 @@ pub(crate) trait Listener {
     /// Whether its clients are on the cluster's network.
     const IS_INSIDE: bool;
 
-    /// The next connection.
-    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    /// The next connection, and who it is from.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, IpAddr)>> + Send;
 }
 
 impl Listener for netstack::TcpListener {
     type Stream = netstack::TcpStream;
     const IS_INSIDE: bool = true;
 
-    async fn accept(&self) -> io::Result<Self::Stream> {
-        Ok(netstack::TcpListener::accept(self).await?.0)
+    async fn accept(&self) -> io::Result<(Self::Stream, IpAddr)> {
+        let (stream, from) = netstack::TcpListener::accept(self).await?;
+        Ok((stream, from.ip()))
     }
 }
 
@@ -122,7 +120,9 @@ pub(crate) async fn serve_tcp<L: Listener>(resolver: Arc<Resolver>, listener: L)
     loop {
         tokio::select! {
             accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => {
-                connections.spawn(serve_connection(resolver.clone(), accepted?, L::IS_INSIDE));
+                let (stream, from) = accepted?;
+                let asker = Asker { from: Some(from), transport: Transport::Tcp, is_inside: L::IS_INSIDE };
+                connections.spawn(serve_connection(resolver.clone(), stream, asker));
             }
             Some(_) = connections.join_next() => {}
         }
@@ -134,7 +134,7 @@ pub(crate) async fn serve_tcp<L: Listener>(resolver: Arc<Resolver>, listener: L)
 async fn serve_connection(
     resolver: Arc<Resolver>,
     stream: impl AsyncRead + AsyncWrite,
-    is_inside: bool,
+    asker: Asker,
 ) -> io::Result<()> {
     let (mut reader, mut writer) = tokio::io::split(stream);
     let (mut received, mut at_once) = (Vec::new(), Vec::new());
@@ -156,32 +156,24 @@ async fn serve_connection(
             Some(reply) = waiting.next() => Some(reply),
         };
         if let Some(reply) = reply {
-            if is_inside {
-                resolver.tell(&reply);
-            }
             write(&mut writer, &reply.encode()).await?;
         }
         while waiting.len() < MAX_PIPELINED
             && let Some(request) = next_frame(&mut received)
         {
-            let at_once_too = !is_inside || !resolver.tells_zone();
-            if at_once_too && resolver.answer_at_once(&request, Transport::Tcp, &mut at_once) {
+            if resolver.answer_at_once(&request, asker, &mut at_once) {
                 write(&mut writer, &at_once).await?;
                 consume_budget().await;
                 continue;
             }
-            match resolver.begin(&request, Transport::Tcp) {
+            match resolver.begin(&request, asker) {
                 // Whoever sends that on a stream is no DNS client.
                 Begun::Noise => return Ok(()),
-                Begun::Done(reply) => {
-                    if is_inside {
-                        resolver.tell(&reply);
-                    }
-                    write(&mut writer, &reply.encode()).await?;
-                }
-                Begun::Forward(forwarded) => {
+                Begun::Done(reply) => write(&mut writer, &reply.encode()).await?,
+                Begun::Lost => {}
+                Begun::Waiting(request) => {
                     let resolver = resolver.clone();
-                    waiting.push(async move { resolver.finish(*forwarded).await });
+                    waiting.push(async move { resolver.finish(*request).await });
                 }
             }
             consume_budget().await;

@@ -4,7 +4,9 @@
 //! as one swap.
 
 use crate::config::Config;
+use crate::front::Asker;
 use crate::machine::{self, MachineSockets};
+use crate::query_log::Queries;
 use crate::resolver::Resolver;
 use crate::serve::serve;
 use crate::service::{Key, ServiceRecords};
@@ -31,6 +33,7 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 #[derive(Debug)]
 pub struct Dns {
     resolver: Arc<Resolver>,
+    pods: Informer<Pod>,
     complete: watch::Receiver<bool>,
     task: JoinHandle<()>,
 }
@@ -38,6 +41,7 @@ pub struct Dns {
 impl Drop for Dns {
     fn drop(&mut self) {
         self.task.abort();
+        self.resolver.log.close();
     }
 }
 
@@ -76,7 +80,8 @@ pub fn start_with(sources: Sources, config: Config) -> Dns {
     let resolver = Arc::new(Resolver::new(&config));
     let (complete, receiver) = watch::channel(false);
     let sync = ZoneSync { resolver: resolver.clone(), complete, objects: Objects::default(), next: Next::default() };
-    Dns { resolver, complete: receiver, task: tokio::spawn(sync.run(sources)) }
+    let pods = sources.pods.clone();
+    Dns { resolver, pods, complete: receiver, task: tokio::spawn(sync.run(sources)) }
 }
 
 impl Dns {
@@ -96,18 +101,45 @@ impl Dns {
         machine::serve(self.resolver.clone(), sockets).await
     }
 
-    /// Answers one message, for other front ends. `None`: it is no request, say nothing.
-    pub async fn answer(&self, request: &[u8], transport: Transport) -> Option<Vec<u8>> {
+    /// Answers one message, for other front ends. `from`: who asks; `None` is a tool, whose questions meet no faults and are not
+    /// written down. The result is `None` if it is no request, or is lost by a fault: say nothing.
+    pub async fn answer(&self, request: &[u8], transport: Transport, from: Option<IpAddr>) -> Option<Vec<u8>> {
+        let asker = Asker { from, transport, is_inside: false };
         let mut reply = Vec::new();
-        if self.resolver.answer_at_once(request, transport, &mut reply) {
+        if self.resolver.answer_at_once(request, asker, &mut reply) {
             return Some(reply);
         }
-        Some(self.resolver.answer(request, transport).await?.encode())
+        Some(self.resolver.answer(request, asker).await?.encode())
     }
 
-    /// The reply to one message, before it is cut to what its transport takes.
+    /// The reply to one message of a tool, before it is cut to what its transport takes.
     pub(crate) async fn reply(&self, request: &[u8], transport: Transport) -> Option<Message> {
-        Some(self.resolver.answer(request, transport).await?.message)
+        Some(self.resolver.answer(request, Asker { from: None, transport, is_inside: false }).await?.message)
+    }
+
+    /// A pod is going to ask from these addresses, by this `/etc/resolv.conf`. To be told before its first packet.
+    pub fn attach(&self, pod: &Pod, addresses: &[IpAddr], resolv_conf: &str) {
+        self.resolver.clients.attach(addresses, resolv_conf, || {
+            let metadata = &pod.metadata;
+            let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
+            let newest = self.pods.get(namespace.unwrap_or_default(), name.unwrap_or_default());
+            newest.filter(|newest| newest.metadata.uid == metadata.uid).unwrap_or_else(|| Arc::new(pod.clone()))
+        });
+    }
+
+    /// The pod with these addresses has sent its last packet.
+    pub fn detach(&self, addresses: &[IpAddr]) {
+        self.resolver.clients.detach(addresses);
+    }
+
+    /// The query log: from what is kept on, or only what is asked from now on. It is on as long as it is read.
+    pub fn queries(&self, from_oldest: bool) -> Queries {
+        self.resolver.log.read(from_oldest)
+    }
+
+    /// Whether the query log is kept though nobody reads it.
+    pub fn keeps_queries(&self) -> bool {
+        self.resolver.keeps_queries
     }
 
     /// What has been asked and answered so far, in Prometheus' text format.
@@ -222,7 +254,11 @@ impl ZoneSync {
     fn pod(&mut self, change: Change<Pod>) {
         let key = key_of(&**change.update.object());
         let addresses = match &change.update {
-            Update::Applied(pod) => pod_addresses(pod),
+            Update::Applied(pod) => {
+                let addresses = pod_addresses(pod);
+                self.resolver.clients.update(pod, &addresses);
+                addresses
+            }
             Update::Deleted(_) => Vec::new(),
         };
         self.next.pods.insert(key, addresses);

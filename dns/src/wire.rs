@@ -1,6 +1,7 @@
 //! Requests and replies as bytes: what may be asked at all, EDNS0, sizes and truncation.
 
 use crate::prebuilt::Sections;
+use crate::query_log::Source;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
@@ -27,6 +28,10 @@ pub(crate) struct Reply {
     pub(crate) message: Message,
     /// Bytes that the asker takes.
     limit: u16,
+    /// Where what it says comes from.
+    pub(crate) source: Source,
+    /// The name that was found on a walk along the asker's search list.
+    pub(crate) autopath: Option<Name>,
 }
 
 /// What to do with the bytes of a request.
@@ -79,10 +84,14 @@ fn malformed(bytes: &[u8]) -> Received {
     let id = u16::from_be_bytes([header[0], header[1]]);
     let op_code = OpCode::from_u8((header[2] >> 3) & 0xf);
     let message = Message::error_msg(id, op_code, ResponseCode::FormErr);
-    Received::Refused(Reply { message, limit: MIN_PAYLOAD })
+    Received::Refused(Reply::new(message, MIN_PAYLOAD))
 }
 
 impl Reply {
+    fn new(message: Message, limit: u16) -> Reply {
+        Reply { message, limit, source: Source::Server, autopath: None }
+    }
+
     fn to(request: &Message, transport: Transport) -> Reply {
         let mut message = Message::response(request.metadata.id, request.metadata.op_code);
         message.metadata.recursion_desired = request.metadata.recursion_desired;
@@ -98,7 +107,7 @@ impl Reply {
             own.set_max_payload(MAX_PAYLOAD).set_dnssec_ok(edns.flags().dnssec_ok);
             message.set_edns(own);
         }
-        Reply { message, limit }
+        Reply::new(message, limit)
     }
 
     pub(crate) fn with_code(mut self, code: ResponseCode) -> Reply {
@@ -177,7 +186,7 @@ pub(crate) fn encode_sections(
     message.add_answers(records.into_iter().map(|data| Record::from_rdata(owner.clone(), ttl, data)));
     message.add_additionals(additionals);
     let question = HEADER + owner.to_bytes().ok()?.len() + 4;
-    let bytes = Reply { message, limit: u16::MAX }.encode();
+    let bytes = Reply::new(message, u16::MAX).encode();
     let count = |at: usize| Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]));
     let truncated = bytes.get(2)? & 0x02 != 0;
     let counts = [count(6)?, count(8)?, count(10)?];

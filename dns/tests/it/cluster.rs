@@ -52,12 +52,28 @@ impl Cluster {
     }
 
     pub(crate) async fn ask_bytes(&self, request: &[u8], transport: Transport) -> Option<Vec<u8>> {
-        self.dns.answer(request, transport).await
+        self.dns.answer(request, transport, None).await
     }
 
     pub(crate) async fn ask_message(&self, request: &Message, transport: Transport) -> Message {
-        let reply = self.dns.answer(&request.to_vec().unwrap(), transport).await.expect("a request is answered");
+        let reply = self.dns.answer(&request.to_vec().unwrap(), transport, None).await.expect("a request is answered");
         Message::from_vec(&reply).expect("the reply is a message")
+    }
+
+    /// Asks as a pod that has been attached; `None` if it is not answered.
+    pub(crate) async fn ask_from(&self, ip: &str, name: &str, kind: RecordType) -> Option<Message> {
+        let request = query(name, kind).to_vec().unwrap();
+        let reply = self.dns.answer(&request, Transport::Udp, Some(ip.parse().unwrap())).await?;
+        Some(Message::from_vec(&reply).expect("the reply is a message"))
+    }
+
+    /// A pod whose first packet is near: with the usual search list of its namespace, and perhaps faults.
+    pub(crate) fn attach(&self, pod: &Pod, ip: &str) {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let resolv_conf = format!(
+            "nameserver 10.96.0.10\nsearch {namespace}.svc.cluster.local svc.cluster.local cluster.local corp.example\noptions ndots:5\n"
+        );
+        self.dns.attach(pod, &[ip.parse().unwrap()], &resolv_conf);
     }
 
     pub(crate) async fn ask(&self, name: &str, kind: RecordType) -> Message {
@@ -118,6 +134,13 @@ pub(crate) fn slice(of: (&str, &str), name: &str, endpoints: &[(&str, &str, Valu
 
 pub(crate) fn pod(namespace: &str, name: &str, ip: &str) -> Pod {
     object(json!({"metadata": {"namespace": namespace, "name": name}, "status": {"phase": "Running", "podIP": ip}}))
+}
+
+pub(crate) fn pod_with_faults(name: &str, ip: &str, faults: &str) -> Pod {
+    let mut pod = pod("default", name, ip);
+    pod.metadata.uid = Some(format!("uid-{name}"));
+    pod.metadata.annotations = Some([(dns::FAULTS.to_owned(), faults.to_owned())].into());
+    pod
 }
 
 fn object<K: serde::de::DeserializeOwned>(value: Value) -> K {

@@ -27,10 +27,14 @@ impl Upstream {
 }
 
 pub(crate) async fn upstream(answer: impl Fn(&Message) -> Vec<Message> + Send + Sync + 'static) -> Upstream {
-    // TCP first: a free TCP port is rarer than a free UDP port of the same number.
-    let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    // TCP first: a free TCP port is rarer than a free UDP port of the same number, which somebody may have nevertheless.
+    let (tcp, udp) = loop {
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()).await {
+            break (tcp, udp);
+        }
+    };
     let address = tcp.local_addr().unwrap();
-    let udp = UdpSocket::bind(address).await.unwrap();
     let asked = Arc::new(AtomicUsize::new(0));
     let mut tasks = JoinSet::new();
     let count = asked.clone();
@@ -69,6 +73,20 @@ pub(crate) fn found(request: &Message, ip: &[u8; 4]) -> Message {
     let owner = request.queries[0].name.clone();
     reply.add_answer(Record::from_rdata(owner, 300, RData::A(A((*ip).into()))));
     reply
+}
+
+/// A server that knows the addresses of these names, and that no others exist.
+pub(crate) async fn knowing(names: &'static [(&'static str, [u8; 4])]) -> Upstream {
+    upstream(move |request| {
+        let query = &request.queries[0];
+        let known = names.iter().find(|(known, _)| name(known).eq(&query.name));
+        vec![match known {
+            Some((_, ip)) if query.query_type == RecordType::A => found(request, ip),
+            Some(_) => reply(request, ResponseCode::NoError),
+            None => reply(request, ResponseCode::NXDomain),
+        }]
+    })
+    .await
 }
 
 pub(crate) async fn cluster_over(upstreams: &[SocketAddr]) -> Cluster {

@@ -3,7 +3,9 @@
 //! Files follow the sections of the Kubernetes DNS specification 1.1.0 where it has one.
 
 mod answered;
+mod autopath;
 mod cluster;
+mod faults;
 mod forwarding;
 mod garbage;
 mod lying_upstreams;
@@ -11,6 +13,7 @@ mod machine;
 mod names;
 mod pods;
 mod prebuilt;
+mod query_log;
 mod reverse;
 mod spec_2_2_version;
 mod spec_2_3_cluster_ip;

@@ -59,7 +59,7 @@ fn names() -> Vec<String> {
 }
 
 async fn ask(dns: &Dns, request: &Message, transport: Transport) -> (Message, usize) {
-    let reply = dns.answer(&request.to_vec().unwrap(), transport).await.unwrap();
+    let reply = dns.answer(&request.to_vec().unwrap(), transport, None).await.unwrap();
     (Message::from_vec(&reply).unwrap(), reply.len())
 }
 
