@@ -151,7 +151,9 @@ impl Resolver {
                     owner = target;
                 }
                 // A chain that ends nowhere in the zone is not shown: the name that was asked does exist.
-                _ if !message.answers.is_empty() => return Resolved::Done(no_data(reply, zone.soa(zone.origin.clone()))),
+                _ if !message.answers.is_empty() => {
+                    return Resolved::Done(no_data(reply, zone.soa(zone.origin.clone())));
+                }
                 Found::NoData | Found::NxDomain => {
                     if found == Found::NxDomain {
                         message.metadata.response_code = ResponseCode::NXDomain;

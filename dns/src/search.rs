@@ -215,9 +215,13 @@ mod tests {
 
     #[test]
     fn all_names_that_the_search_list_makes_of_one_belong_to_one_lookup() {
-        let steps = ["example.com.default.svc.cluster.local.", "example.com.svc.cluster.local.", "example.com.cluster.local."];
-        let all: Vec<(&str, RecordType)> =
-            steps.into_iter().chain(["example.com."]).flat_map(|step| [(step, RecordType::A), (step, RecordType::AAAA)]).collect();
+        let steps =
+            ["example.com.default.svc.cluster.local.", "example.com.svc.cluster.local.", "example.com.cluster.local."];
+        let all: Vec<(&str, RecordType)> = steps
+            .into_iter()
+            .chain(["example.com."])
+            .flat_map(|step| [(step, RecordType::A), (step, RecordType::AAAA)])
+            .collect();
         let told = places(&path(5), &all, "example.com.");
         let expected: Vec<String> = (0..8).map(|n| format!("1 example.com {}/4 {}", n / 2 + 1, n.min(6))).collect();
         assert_eq!(told, expected);
@@ -244,7 +248,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_lookup_that_was_silent_for_long_does_not_go_on() {
         let (mut lookups, path, asker) = (Lookups::default(), path(5), IpAddr::from([10, 244, 1, 2]));
-        let mut number = |text: &str| lookups.place((asker, &path), (&name(text), RecordType::A), Instant::now()).lookup;
+        let mut number =
+            |text: &str| lookups.place((asker, &path), (&name(text), RecordType::A), Instant::now()).lookup;
         assert_eq!(number("a.default.svc.cluster.local."), 1);
         tokio::time::advance(SILENCE - Duration::from_secs(1)).await;
         assert_eq!(number("a.svc.cluster.local."), 1);

@@ -49,7 +49,11 @@ async fn rule_8_10_with_autopath_the_first_question_is_answered_with_what_the_se
             "NoError\nwww.example.org.default.svc.cluster.local. 300 CNAME www.example.org.\nwww.example.org. 300 A 192.0.2.1\n",
         ),
     ] {
-        assert_eq!(told(&cluster, &format!("{asked}.default.svc.cluster.local"), RecordType::A).await, expected, "{asked}");
+        assert_eq!(
+            told(&cluster, &format!("{asked}.default.svc.cluster.local"), RecordType::A).await,
+            expected,
+            "{asked}"
+        );
     }
     drop(upstream);
 }
@@ -72,7 +76,9 @@ async fn rule_8_10_with_autopath_a_name_without_such_records_ends_the_walk() {
 async fn rule_8_10_autopath_is_for_the_first_name_of_the_asking_pods_own_list_only() {
     let (cluster, _upstream) = with_autopath().await;
     // The second name of its list; and the first of another namespace's.
-    for name in ["web.prod.cluster.local", "www.example.org.svc.cluster.local", "www.example.org.prod.svc.cluster.local"] {
+    for name in
+        ["web.prod.cluster.local", "www.example.org.svc.cluster.local", "www.example.org.prod.svc.cluster.local"]
+    {
         assert_eq!(told(&cluster, name, RecordType::A).await, "NXDomain\n", "{name}");
     }
     // Somebody of whom nothing is known.
@@ -115,7 +121,8 @@ async fn rule_8_10_autopath_leaves_names_with_faults_to_the_pod() {
 async fn rule_8_10_the_query_log_and_the_metrics_say_what_autopath_has_found() {
     let (cluster, _upstream) = with_autopath().await;
     let mut queries = cluster.dns.queries(false);
-    let reply = cluster.ask_from(IP, "www.example.org.default.svc.cluster.local", RecordType::A).await.expect("an answer");
+    let reply =
+        cluster.ask_from(IP, "www.example.org.default.svc.cluster.local", RecordType::A).await.expect("an answer");
     assert_eq!(addresses(&reply), ["192.0.2.1".parse::<std::net::IpAddr>().unwrap()]);
     let query = queries.take().expect("a query");
     assert_eq!((query.autopath.as_deref(), query.source), (Some("www.example.org."), Source::Upstream));

@@ -120,7 +120,10 @@ async fn rule_8_10_the_query_log_says_which_fault_struck() {
     }
     let mut next = || queries.take().expect("a query");
     let dropped = next();
-    assert_eq!((dropped.rcode.as_deref(), dropped.source, &*dropped.faults), (None, Source::Fault, &["drop names=gone.*".to_owned()][..]));
+    assert_eq!(
+        (dropped.rcode.as_deref(), dropped.source, &*dropped.faults),
+        (None, Source::Fault, &["drop names=gone.*".to_owned()][..])
+    );
     let failed = next();
     assert_eq!((failed.rcode.as_deref(), failed.source), (Some("SERVFAIL"), Source::Fault));
     assert_eq!(failed.faults, ["delay=1s types=AAAA", "servfail"]);

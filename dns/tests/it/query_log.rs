@@ -9,9 +9,10 @@ use serde_json::json;
 const IP: &str = "10.244.1.7";
 
 fn line(query: &LoggedQuery) -> String {
-    let step = query.step.as_ref().map(|step| {
-        format!("{} {} {}/{} {}", step.lookup, step.name, step.step, step.steps, step.in_vain)
-    });
+    let step = query
+        .step
+        .as_ref()
+        .map(|step| format!("{} {} {}/{} {}", step.lookup, step.name, step.step, step.steps, step.in_vain));
     format!(
         "{} {} {} {} {} {:?} [{}]",
         query.pod.as_deref().unwrap_or("-"),
@@ -45,7 +46,14 @@ async fn rule_8_10_the_query_log_says_who_asked_what_and_where_the_answer_is_fro
     let cluster = cluster_with(config).await;
     cluster.attach(&pod("default", "asker", IP), IP);
     let mut queries = cluster.dns.queries(false);
-    let names = ["kube-dns.kube-system.svc.cluster.local", "www.example.org", "WWW.example.org", "db.corp.example", "db.static", "x.void.example"];
+    let names = [
+        "kube-dns.kube-system.svc.cluster.local",
+        "www.example.org",
+        "WWW.example.org",
+        "db.corp.example",
+        "db.static",
+        "x.void.example",
+    ];
     asked(&cluster, &names).await;
     cluster.ask_from("127.0.0.1", "kubernetes.default.svc.cluster.local", RecordType::SRV).await;
     // A tool's question is nobody's.
