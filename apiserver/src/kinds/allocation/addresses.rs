@@ -7,7 +7,7 @@ use crate::status::{FieldError, Status};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::net::IpAddr;
-use store::{Compare, KeyValue, Range, Store};
+use store::{Compare, KeyValue, Range, Revision, Store};
 
 pub(super) const ADDRESSES: &str = "/registry/ipaddresses.networking.k8s.io/";
 const NETWORKS: &str = "/registry/servicecidrs.networking.k8s.io/";
@@ -23,11 +23,9 @@ pub(super) fn key(address: IpAddr) -> String {
 
 impl Write<'_> {
     /// The write holds only as long as that ServiceCIDR stays as it is: one that is being deleted gives out no more addresses.
-    fn relies_on(&mut self, further: Option<Further>) {
-        if let Some(Further { object, .. }) = further
-            && !self.compares.iter().any(|compare| compare.key == object.key)
-        {
-            self.compares.push(object);
+    fn relies_on(&mut self, source: &Source) {
+        if !self.compares.iter().any(|compare| compare.key == source.object.key) {
+            self.compares.push(source.object.clone());
         }
     }
 }
@@ -96,23 +94,17 @@ impl Allocator {
         if write.held.addresses.contains(&address) {
             return Ok(address);
         }
-        let usable = |network: &Cidr| {
-            let Bands { last, .. } = Bands::of(network);
-            network.offset(address).is_some_and(|offset| (1..=last).contains(&offset))
+        let usable = |source: &&Source| {
+            let Bands { last, .. } = Bands::of(&source.network);
+            source.network.offset(address).is_some_and(|offset| (1..=last).contains(&offset))
         };
-        let further = if self.networks.iter().any(usable) {
-            None
-        } else if let Some(further) =
-            further_networks(write.store).await.into_iter().find(|further| usable(&further.network))
-        {
-            Some(further)
-        } else {
-            let networks: Vec<String> = self
-                .networks
-                .iter()
-                .filter(|network| network.address.is_ipv4() == address.is_ipv4())
-                .map(Cidr::to_string)
-                .collect();
+        let sources = self.sources(write.store).await;
+        let Some(source) = sources.iter().find(usable) else {
+            let of_family = sources.iter().filter(|source| source.network.address.is_ipv4() == address.is_ipv4());
+            let networks: Vec<String> = of_family.map(|source| source.network.to_string()).collect();
+            if networks.is_empty() {
+                return Err("the provided network does not match the current range".to_owned());
+            }
             return Err(format!(
                 "the provided IP ({address}) is not in the valid range. The range of valid IPs is {}",
                 networks.join(", ")
@@ -120,7 +112,7 @@ impl Allocator {
         };
         match write.is_free(&key(address)).await {
             Ok(true) => {
-                write.relies_on(further);
+                write.relies_on(source);
                 Ok(address)
             }
             Ok(false) => Err("provided IP is already allocated".to_owned()),
@@ -129,16 +121,11 @@ impl Allocator {
     }
 
     async fn next_address(&self, write: &mut Write<'_>, v4: bool) -> Result<IpAddr, Status> {
-        for network in self.networks.iter().filter(|network| network.address.is_ipv4() == v4) {
-            if let Some(address) = self.free_address(write, network).await? {
-                return Ok(address);
-            }
-        }
-        for further in further_networks(write.store).await {
-            if further.network.address.is_ipv4() == v4
-                && let Some(address) = self.free_address(write, &further.network).await?
+        for source in self.sources(write.store).await {
+            if source.network.address.is_ipv4() == v4
+                && let Some(address) = self.free_address(write, &source.network).await?
             {
-                write.relies_on(Some(further));
+                write.relies_on(&source);
                 return Ok(address);
             }
         }
@@ -203,27 +190,47 @@ impl Allocator {
     }
 }
 
-/// A network of a ServiceCIDR object, and the state of the object.
-struct Further {
+/// A network that gives out addresses, and the state of the ServiceCIDR that says so.
+struct Source {
     network: Cidr,
     object: Compare,
 }
 
-/// The networks of ServiceCIDR objects that are not on their way out.
-async fn further_networks(store: &dyn Store) -> Vec<Further> {
-    let mut networks = Vec::new();
-    for (kv, object) in service_cidrs(store).await {
-        let ready = !list(&object, "/status/conditions")
-            .iter()
-            .any(|condition| text(condition, "/type") == "Ready" && text(condition, "/status") == "False");
-        let leaving = !text(&object, "/metadata/deletionTimestamp").is_empty();
-        if text(&object, "/metadata/name") != DEFAULT_NETWORK && ready && !leaving {
-            let object_state = Compare { key: kv.key.clone(), mod_revision: kv.mod_revision };
-            let of = texts(&object, "/spec/cidrs").into_iter().filter_map(Cidr::parse);
-            networks.extend(of.map(|network| Further { network, object: object_state.clone() }));
+impl Allocator {
+    /// The networks that give out addresses: the configured ones first, then those of further ServiceCIDR objects.
+    ///
+    /// One that is on its way out, or not ready, gives none. The configured networks are the ServiceCIDR `kubernetes`, and give
+    /// as long as it is not there too: it is made when the API is up, which takes addresses for the cluster's own Services.
+    async fn sources(&self, store: &dyn Store) -> Vec<Source> {
+        let default = format!("{NETWORKS}{DEFAULT_NETWORK}");
+        let objects = service_cidrs(store).await;
+        let (of_default, others): (Vec<_>, Vec<_>) = objects.iter().partition(|(kv, _)| *kv.key == *default);
+        let mut sources = Vec::new();
+        let default_state = match of_default.first() {
+            Some((kv, object)) => gives(object).then(|| state(kv)),
+            None => Some(Compare { key: default.as_str().into(), mod_revision: Revision(0) }),
+        };
+        if let Some(object) = default_state {
+            sources.extend(self.networks.iter().map(|network| Source { network: *network, object: object.clone() }));
         }
+        for (kv, object) in others.into_iter().filter(|(_, object)| gives(object)) {
+            let networks = texts(object, "/spec/cidrs").into_iter().filter_map(Cidr::parse);
+            sources.extend(networks.map(|network| Source { network, object: state(kv) }));
+        }
+        sources
     }
-    networks
+}
+
+fn state(kv: &KeyValue) -> Compare {
+    Compare { key: kv.key.clone(), mod_revision: kv.mod_revision }
+}
+
+/// Whether addresses of a ServiceCIDR may be given out. Before its controller has spoken it counts as ready, as upstream.
+fn gives(object: &Value) -> bool {
+    let mut conditions = list(object, "/status/conditions").iter();
+    let ready = conditions.find(|condition| text(condition, "/type") == "Ready");
+    let is_ready = ready.is_none_or(|condition| text(condition, "/status") == "True");
+    is_ready && text(object, "/metadata/deletionTimestamp").is_empty()
 }
 
 /// The networks of all ServiceCIDR objects: where addresses may be in use.

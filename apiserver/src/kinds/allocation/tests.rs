@@ -393,6 +393,51 @@ async fn rule_3_8_a_service_cidr_that_is_being_deleted_gives_out_no_more() {
 }
 
 #[tokio::test]
+async fn rule_3_8_the_default_range_too_gives_out_no_more_when_its_service_cidr_is_being_deleted() {
+    let cluster = Cluster::new(&["10.96.0.0/24", "fd00::/112"]);
+    let put = async |name: &str, metadata: Value, cidrs: Value, ready: &str| {
+        let object = json!({"metadata": with(metadata, json!({"name": name})), "spec": {"cidrs": cidrs},
+            "status": {"conditions": [{"type": "Ready", "status": ready}]}});
+        let key = format!("/registry/servicecidrs.networking.k8s.io/{name}").into();
+        let operations = vec![Operation::Put { key, value: Bytes::from(object.to_string()) }];
+        cluster.store.txn(Txn { compares: Vec::new(), operations }).await.unwrap();
+    };
+    let own = json!(["10.96.0.0/24", "fd00::/112"]);
+    let full = "Internal error occurred: failed to allocate a serviceIP: range is full";
+    let before = cluster.create("before", web()).await.expect("it is not there yet, and the cluster's own Services are");
+    put("kubernetes", json!({}), own.clone(), "True").await;
+    cluster.create("ready", web()).await.expect("a ready one gives");
+
+    // Given an address before the deletion, written after it: made anew.
+    let mut late = json!({"metadata": {"name": "late", "namespace": "default"}, "spec": with(web(), json!({"type": "ClusterIP"}))});
+    let (compares, operations) = cluster.allocator.writes(&cluster.store, None, Some(&mut late), false).await.unwrap();
+    put("kubernetes", json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}), own.clone(), "True").await;
+    assert!(cluster.store.txn(Txn { compares, operations }).await.is_err());
+    refused(cluster.create("late", web()).await, full);
+    refused(cluster.create("late", with(web(), json!({"ipFamilies": ["IPv6"]}))).await, full);
+    refused(
+        cluster.create("late", with(web(), json!({"clusterIP": "10.96.0.9"}))).await,
+        "Service \"late\" is invalid: spec.clusterIPs: Invalid value: [\"10.96.0.9\"]: failed to allocate IP 10.96.0.9: the provided \
+         network does not match the current range",
+    );
+    let spec = with(before["spec"].clone(), json!({"sessionAffinity": "ClientIP"}));
+    let before = cluster.write("before", Some(&before), spec).await.expect("who has an address keeps it");
+
+    put("more", json!({}), json!(["10.97.0.0/24"]), "True").await;
+    let elsewhere = cluster.create("elsewhere", web()).await.expect("another range gives");
+    assert!(text(&elsewhere, "/spec/clusterIP").starts_with("10.97.0."), "{elsewhere}");
+    put("more", json!({}), json!(["10.96.0.0/24"]), "True").await;
+    let again = cluster.create("again", web()).await.expect("a new ServiceCIDR with the same network gives for it");
+    assert!(text(&again, "/spec/clusterIP").starts_with("10.96.0."), "{again}");
+
+    put("more", json!({}), json!(["10.96.0.0/24"]), "False").await;
+    refused(cluster.create("late", web()).await, full);
+    cluster.delete(&before).await;
+    put("kubernetes", json!({}), own, "False").await;
+    refused(cluster.create("late", web()).await, full);
+}
+
+#[tokio::test]
 async fn rule_3_9_a_dry_run_answers_plausibly_and_takes_nothing() {
     let cluster = Cluster::new(&["10.96.0.0/12"]);
     let mut service =
