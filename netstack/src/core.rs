@@ -304,7 +304,7 @@ impl Core {
             }
         } else if let Some(raw) = port.raw_mut() {
             self.wakes.wake(raw.waker.take());
-            for connection in std::mem::take(&mut raw.held) {
+            for connection in std::mem::take(&mut raw.held).into_values() {
                 self.touch(connection);
             }
         }

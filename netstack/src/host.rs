@@ -5,7 +5,7 @@
 
 use crate::answer::{self, Refusal};
 use crate::core::{Core, Shared, Wakes, register_among, seeded};
-use crate::flow::PortTag;
+use crate::flow::{PortTag, Reason};
 use crate::flow_key::{Address, FlowKey, Map, address, ip, is_loopback, protocol};
 use crate::life::Life;
 use crate::link;
@@ -29,6 +29,8 @@ use std::task::{Context, Poll, Waker};
 
 /// Connections waiting to be accepted, and as many on their way there, per listener.
 const BACKLOG: usize = 4096;
+/// The listener has no room for one more.
+const QUEUE_FULL: Reason = Reason("LISTEN_QUEUE_FULL");
 /// The ports that connect and bind choose from (Linux' default range).
 const EPHEMERAL: std::ops::Range<u16> = 32_768..61_000;
 
@@ -242,6 +244,8 @@ impl Core {
             Some(listener) if header.is_syn() => {
                 if listener.ready.len() >= BACKLOG || listener.half_open >= BACKLOG {
                     // Silence: the client tries again in a second, when there may be room.
+                    self.count(QUEUE_FULL);
+                    self.switch.not_taken(header, QUEUE_FULL, now);
                     return self.pool.put(packet);
                 }
                 listener.half_open += 1;

@@ -14,7 +14,7 @@ use crate::port::PortId;
 use crate::tcp::ConnectionId;
 use crate::{checksum, packet, vnet};
 use bytes::Bytes;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
@@ -34,8 +34,8 @@ pub(crate) struct RawState {
     /// Whether packets go in and out with a virtio-net header, checksums and segmentation left out.
     offloads: bool,
     pub(crate) waker: Option<Waker>,
-    /// Connections that wait for room.
-    pub(crate) held: Vec<ConnectionId>,
+    /// Connections that wait for room, by their rank.
+    pub(crate) held: BTreeMap<(u32, u32), ConnectionId>,
 }
 
 impl RawState {
@@ -148,7 +148,7 @@ impl RawPort {
                     return Poll::Pending;
                 };
                 if raw.bytes < HIGH_WATER / 2 {
-                    for connection in std::mem::take(&mut raw.held) {
+                    for connection in std::mem::take(&mut raw.held).into_values() {
                         core.touch(connection);
                     }
                 }

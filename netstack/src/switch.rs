@@ -280,6 +280,15 @@ impl Switch {
         Some(Outcome::Deliver(exit))
     }
 
+    /// Tells that a host has not taken a packet which was delivered to it.
+    pub(crate) fn not_taken(&mut self, header: &Header, reason: Reason, now: Instant) {
+        // As it arrived: the key is the flow's translated one, whose reverse is that of the way back.
+        if let Some((id, Direction::Reply)) = self.flows.lookup(&header.key.reversed(), now) {
+            let seen = Seen { change: FlowChange::Dropped(reason), direction: Direction::Original, flags: header.flags };
+            self.flows.tell(id, seen);
+        }
+    }
+
     /// Whether packets to `to` still leave by `port`.
     fn is_attached(&self, port: PortId, to: Address) -> bool {
         match self.routes.get(&to) {

@@ -268,12 +268,12 @@ impl Core {
             // Abandoned.
             return;
         }
-        if let Some(exit) = connection.exit {
+        // What the peer has ended has nothing to send, and is not to wait for a peer that does not read.
+        let has_ended = matches!(connection.socket().state(), State::Closed | State::Listen);
+        if let Some(exit) = connection.exit.filter(|_| !has_ended) {
             match ports.get_mut(exit).and_then(|port| port.raw_mut()) {
                 Some(raw) if raw.is_full() => {
-                    if !raw.held.contains(&id) {
-                        raw.held.push(id);
-                    }
+                    raw.held.insert(id.rank(), id);
                     connection.poll_at = None;
                     return self.arm_timer(id);
                 }
@@ -512,6 +512,9 @@ impl Core {
         let Some(mut connection) = self.connections.remove(id) else { return };
         self.wakes.wake(connection.reader.take());
         self.wakes.wake(connection.writer.take());
+        if let Some(raw) = connection.exit.and_then(|exit| self.ports.get_mut(exit)).and_then(|port| port.raw_mut()) {
+            raw.held.remove(&id.rank());
+        }
         if let Some(host) = self.ports.get_mut(connection.port).and_then(|port| port.host_mut()) {
             if host.connections.get(&connection.key) == Some(&id) {
                 host.connections.remove(&connection.key);

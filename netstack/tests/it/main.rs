@@ -1,5 +1,6 @@
 //! The rules of the network, at its edge: hosts, ports, hooks, the gateway.
 
+mod backlog;
 mod flow_log;
 mod gateway;
 mod hosts;

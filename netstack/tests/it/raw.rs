@@ -85,7 +85,7 @@ pub(crate) fn segment(
 }
 
 /// Parses a packet as a kernel would, checksums included.
-fn parse_tcp(packet: &[u8]) -> TcpRepr<'_> {
+pub(crate) fn parse_tcp(packet: &[u8]) -> TcpRepr<'_> {
     let ip = Ipv4Packet::new_checked(packet).unwrap();
     assert!(ip.verify_checksum(), "IPv4 header checksum");
     let (src, dst) = (IpAddress::Ipv4(ip.src_addr()), IpAddress::Ipv4(ip.dst_addr()));
