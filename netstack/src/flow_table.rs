@@ -232,6 +232,15 @@ impl FlowTable {
         self.expire(now);
     }
 
+    /// How many flows there may be.
+    pub(crate) fn limit(&self) -> usize {
+        self.capacity
+    }
+
+    pub(crate) fn set_limit(&mut self, flows: usize) {
+        self.capacity = flows;
+    }
+
     pub(crate) fn get_mut(&mut self, id: FlowId) -> Option<&mut Flow> {
         self.flows.get_mut(id)
     }

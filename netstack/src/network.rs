@@ -85,6 +85,8 @@ pub struct Counters {
     pub flows_refused: u64,
     /// Flows in the table now.
     pub flows: u64,
+    /// Flows that the table may hold.
+    pub flow_limit: u64,
     /// Events the flow log has told.
     pub events: u64,
 }
@@ -198,6 +200,13 @@ impl Network {
         self.shared.with(|core| core.switch.flows.set_timeouts(timeouts, core.now));
     }
 
+    /// Changes how many flows may be remembered (262,144 unless told otherwise), an eighth of them refused ones. When that many are
+    /// there, a new one takes the place of one that is over or that nobody has answered; when all are alive, it is dropped with the
+    /// reason `CONNTRACK_FULL`. Flows that are there already stay.
+    pub fn limit_flows(&self, flows: usize) {
+        self.shared.with(|core| core.switch.flows.set_limit(flows));
+    }
+
     /// All live flows.
     pub fn flows(&self) -> Vec<FlowInfo> {
         self.shared.with(|core| core.switch.flows.infos(core.now))
@@ -219,6 +228,7 @@ impl Network {
                 flows_opened,
                 flows_refused,
                 flows: core.switch.flows.len() as u64,
+                flow_limit: core.switch.flows.limit() as u64,
                 events: log.told(),
             }
         })

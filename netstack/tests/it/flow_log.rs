@@ -73,6 +73,39 @@ async fn every_packet_that_is_not_delivered_is_told_of_with_the_reason_and_how_f
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_new_flow_that_finds_the_table_full_of_live_ones_is_dropped_counted_and_told_of() {
+    let network = network();
+    let (a, b) = (host(&network, "10.0.0.1"), host(&network, "10.0.0.2"));
+    serve(&b, 8080);
+    install(&network, dnat("10.96.0.1:80", "10.0.0.2:8080", None), accept);
+    network.limit_flows(3);
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        let mut stream = a.tcp_connect(at("10.96.0.1:80")).await.unwrap();
+        greeting(&mut stream).await;
+        streams.push(stream);
+    }
+    let mut drops = network.flow_events(true, 0);
+    assert_eq!(network.drops(), []);
+    let attempt = tokio::time::timeout(Duration::from_millis(500), a.tcp_connect(at("10.96.0.1:80")));
+    assert!(attempt.await.is_err(), "it is not answered");
+    let full = Reason("CONNTRACK_FULL");
+    let told = taken(&mut drops);
+    assert_eq!((told.len(), told[0].change), (1, FlowChange::Dropped(full)));
+    assert_eq!((told[0].original.dst, told[0].translated.dst), (at("10.96.0.1:80"), at("10.0.0.2:8080")));
+    assert_eq!(network.drops(), [(full, 1)]);
+    let counters = network.counters();
+    assert_eq!((counters.flows, counters.flow_limit, counters.flows_refused), (3, 3, 1));
+
+    streams[0].write_all(b"!").await.unwrap();
+    assert_eq!(streams[0].read_u8().await.unwrap(), b'!', "who is in stays in");
+    let mut leaving = streams.pop().unwrap();
+    leaving.shutdown().await.unwrap();
+    leaving.read_to_end(&mut Vec::new()).await.unwrap();
+    echo(&a, "10.96.0.1:80").await.expect("one that is over gives way");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_open_connection_that_is_forbidden_later_is_told_of_at_its_next_packet() {
     let network = network();
     let (a, b) = (host(&network, "10.0.0.1"), host(&network, "10.0.0.2"));
