@@ -6,12 +6,12 @@
 use crate::endpoint_slice::desired::{
     address, families, hostname, is_headless, protocol, publishes_not_ready, target_port, target_reference,
 };
-use crate::endpoint_slice::{selector, selects, services_of_pods};
 use crate::meta::{annotation, labels};
 use crate::pods::{is_ready, is_terminal, is_terminating, node_name};
 use crate::queue::{Next, Queue};
+use crate::selection::{Selection, selector};
 use crate::session::{Key, Result, Session};
-use crate::{Controller, Shared, follow, follow_own, run};
+use crate::{Controller, Shared, follow_own, run};
 use informer::Informer;
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -25,20 +25,20 @@ const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
 /// Addresses in one Endpoints object; more are cut off.
 const CAPACITY: usize = 1000;
 
-pub(crate) fn start(shared: &Shared, tasks: &mut JoinSet<()>) {
+/// Starts the controller; the queue to be told of changed Services and of those that changed pods concern.
+pub(crate) fn start(shared: &Shared, selection: &Selection, tasks: &mut JoinSet<()>) -> Queue<Key> {
     let queue = Queue::new();
     let services = shared.informers.of::<Service>();
-    let pods = shared.informers.of::<Pod>();
     let endpoints = shared.informers.of::<Endpoints>();
-    tasks.spawn(follow_own(services.clone(), queue.clone()));
     tasks.spawn(follow_own(endpoints.clone(), queue.clone()));
-    tasks.spawn(follow(pods.clone(), queue.clone(), services_of_pods(services.clone())));
-    tasks.spawn(run(shared.clone(), queue, EndpointsController { services, pods, endpoints }));
+    let controller = EndpointsController { services, selection: selection.clone(), endpoints };
+    tasks.spawn(run(shared.clone(), queue.clone(), controller));
+    queue
 }
 
 struct EndpointsController {
     services: Informer<Service>,
-    pods: Informer<Pod>,
+    selection: Selection,
     endpoints: Informer<Endpoints>,
 }
 
@@ -59,8 +59,8 @@ impl Controller for EndpointsController {
         if selector(&service).is_none() || service.metadata.deletion_timestamp.is_some() {
             return Ok(Next::OnChange);
         }
-        let pods = self.pods.list_in(&key.namespace);
-        let pods: Vec<&Pod> = pods.iter().map(|pod| &**pod).filter(|pod| selects(&service, pod)).collect();
+        let pods = self.selection.pods_of(&service);
+        let pods: Vec<&Pod> = pods.iter().map(|pod| &**pod).collect();
         let wanted = wanted(&service, &pods, existing.as_deref());
         match existing {
             None => match session.create(&wanted).await {

@@ -30,6 +30,7 @@ mod random;
 mod replica_set;
 mod scheduler;
 mod secret_tokens;
+mod selection;
 mod service_cidr;
 mod session;
 mod stateful_set;
@@ -124,8 +125,7 @@ pub fn start(client: kube::Client, informers: Informers, config: Config) -> Cont
     scheduler::start(&shared, &mut tasks);
     deployment::start(&shared, &mut tasks);
     replica_set::start(&shared, &mut tasks);
-    endpoint_slice::start(&shared, &mut tasks);
-    endpoints::start(&shared, &mut tasks);
+    selection::start(&shared, &mut tasks);
     stateful_set::start(&shared, &mut tasks);
     daemon_set::start(&shared, &mut tasks);
     job::start(&shared, &mut tasks);

@@ -58,7 +58,7 @@ impl Controller for MirroringController {
         let service = self.services.get(&key.namespace, &key.name);
         let existing: Vec<Arc<EndpointSlice>> = self
             .slices
-            .list_in(&key.namespace)
+            .list_named(&key.namespace, crate::random::base(&format!("{}-", key.name)))
             .into_iter()
             .filter(|slice| mirrored_for(slice).as_ref() == Some(key))
             .collect();
