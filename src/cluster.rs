@@ -144,6 +144,7 @@ impl Builder {
 
         let activity = Activity::default();
         let informers = Informers::new(client(&api, identities::controller_manager()), activity.clone());
+        let own = bootstrap::keep_own_objects(api.clone(), informers.clone(), self.addresses.clone());
         let network = Network::new(netstack::Config { mtu: profile.mtu(), seed });
         let mut tasks = JoinSet::new();
         let expiring = api.clone();
@@ -151,6 +152,7 @@ impl Builder {
         let counting = api.clone();
         tasks.spawn(async move { counting.keep_quotas(QUOTA_RESYNC).await });
         tasks.spawn(bootstrap::keep_repaired(api.clone(), found));
+        tasks.spawn(own);
         tasks.spawn(pki.keep_serving());
         let kept = api.clone();
         tasks.spawn(async move { kept.keep_flow_control().await });
@@ -268,7 +270,9 @@ impl Builder {
             let identity = client(&api, identities::node(name));
             kubelets.push(Kubelet::start(config, identity, &informers, network.clone()).await?);
         }
-        tasks.spawn(proxy.serve_health_checks(kubelets.iter().map(|kubelet| kubelet.host().clone()).collect()));
+        let node_hosts: Vec<Host> = kubelets.iter().map(|kubelet| kubelet.host().clone()).collect();
+        tasks.spawn(proxy.serve_health_checks(node_hosts.clone()));
+        tasks.spawn(proxy.serve_node_health(node_hosts, move || clock.now()));
         let nodes = Arc::new(Nodes::new(kubelets, gateway.host()));
         api.set_pod_streams(nodes.clone());
         let asked = (&proxy, &policy, &dns, &nodes);

@@ -7,7 +7,8 @@
 //!
 //! Not here: who is an endpoint and whether it is ready (`controllers`), names (`dns`), whether a flow may pass
 //! (`policy`), and listening on the host's ports for NodePorts: [`Proxy::external_frontends`] says on which. Health check
-//! ports are answered here, since only the table knows ([`Proxy::serve_health_checks`]).
+//! ports are answered here, since only the table knows ([`Proxy::serve_health_checks`]), and so is the health of each node's proxy
+//! ([`Proxy::serve_node_health`]).
 //!
 //! Follows kube-proxy's nftables mode and KEP-0752 (EndpointSlice), KEP-1669 (terminating endpoints), KEP-2086
 //! (internalTrafficPolicy), KEP-3015 (traffic distribution), KEP-1860 (ipMode).
@@ -17,7 +18,9 @@ mod endpoint;
 mod explain;
 mod health_check;
 mod host_port;
+mod http;
 mod node;
+mod node_health;
 mod service;
 mod sync;
 mod table;

@@ -2,12 +2,14 @@
 
 use crate::explain::Explanation;
 use crate::health_check;
+use crate::node_health::{self, Progress};
 use crate::service::{CompiledService, ServiceName};
 use crate::table::{Addressing, ExternalFrontends, ServiceTable, service_of};
 use crate::translator::Translator;
 use informer::{Change, Informer, Informers, Update, Working};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::jiff::Timestamp;
 use netstack::{FiveTuple, FlowInfo, Host, Network, Protocol, Translate};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
@@ -36,6 +38,8 @@ pub struct Proxy {
     translator: Arc<Translator>,
     external: watch::Receiver<ExternalFrontends>,
     ready: watch::Receiver<bool>,
+    progress: Arc<Progress>,
+    nodes: Informer<Node>,
     task: JoinHandle<()>,
 }
 
@@ -75,9 +79,17 @@ pub fn start_with(sources: Sources, network: Network, config: Config) -> Proxy {
     let translator = Arc::new(Translator::new(ServiceTable::new(&addressing), config.seed));
     let (external, external_receiver) = watch::channel(ExternalFrontends::default());
     let (ready, ready_receiver) = watch::channel(false);
-    let sync = TableSync { translator: translator.clone(), network, external, ready, known: Known::default() };
+    let (progress, nodes) = (Arc::new(Progress::new()), sources.nodes.clone());
+    let sync = TableSync {
+        translator: translator.clone(),
+        network,
+        external,
+        ready,
+        progress: progress.clone(),
+        known: Known::default(),
+    };
     let task = tokio::spawn(sync.run(sources));
-    Proxy { translator, external: external_receiver, ready: ready_receiver, task }
+    Proxy { translator, external: external_receiver, ready: ready_receiver, progress, nodes, task }
 }
 
 impl Proxy {
@@ -85,6 +97,16 @@ impl Proxy {
     /// the proxy runs.
     pub fn serve_health_checks(&self, nodes: Vec<Host>) -> impl Future<Output = ()> + Send + 'static {
         health_check::serve(self.translator.clone(), self.external_frontends(), nodes)
+    }
+
+    /// Answers `/healthz` and `/livez` on port 10256 of these hosts, each of which has the addresses of one node, as kube-proxy does.
+    /// `now` is the wall clock.
+    pub fn serve_node_health(
+        &self,
+        nodes: Vec<Host>,
+        now: impl Fn() -> Timestamp + Clone + Send + Sync + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        node_health::serve(self.progress.clone(), self.nodes.clone(), nodes, now)
     }
 
     /// What the switch asks for every new flow.
@@ -201,6 +223,7 @@ struct TableSync {
     network: Network,
     external: watch::Sender<ExternalFrontends>,
     ready: watch::Sender<bool>,
+    progress: Arc<Progress>,
     known: Known,
 }
 
@@ -228,6 +251,7 @@ impl TableSync {
                 dirty.pod(change);
             }
             self.apply(std::mem::take(&mut dirty));
+            self.progress.updated();
             self.ready.send_replace(true);
             tokio::select! {
                 biased; // all that is ready is taken in before the swap anyway
@@ -237,6 +261,7 @@ impl TableSync {
                 Some(change) = pod_changes.next() => dirty.pod(change),
                 else => return, // the informers have stopped
             }
+            self.progress.queued();
         }
     }
 
