@@ -140,6 +140,12 @@ pub(crate) fn report(
     }
     match &route.outcome {
         Outcome::Pass => explanation.steps.push(format!("{} is no Service's: as addressed", flow.dst)),
+        Outcome::Leaves => {
+            let snat = table.snat(flow, route, flow.dst, true);
+            let as_node = snat.map(|snat| format!(", with {snat} as the source")).unwrap_or_default();
+            explanation.steps.push(format!("{} is outside of the cluster: as addressed{as_node}", flow.dst));
+            explanation.snat = snat;
+        }
         Outcome::Refused { reject, reason } => {
             explanation.outcome = if *reject { "reject" } else { "drop" };
             explanation.reason = Some(reason.0);
@@ -198,7 +204,7 @@ pub(crate) fn report(
             (None, _) => format!("one of {} at random", explanation.candidates.len()),
         });
     }
-    if let Some(snat) = explanation.snat {
+    if let Some(snat) = explanation.snat.filter(|_| !matches!(route.outcome, Outcome::Leaves)) {
         explanation.steps.push(format!("the endpoint sees {snat} as the source"));
     }
     explanation

@@ -93,6 +93,10 @@ impl Translate for Translator {
         let route = table.route(flow, &mut |nodes| self.random.lock().random_range(0..nodes));
         match &route.outcome {
             Outcome::Pass => Translation::Pass,
+            Outcome::Leaves => {
+                let snat = table.snat(flow, &route, flow.dst, true);
+                Translation::To { dst: flow.dst, snat }
+            }
             Outcome::Refused { reject: true, reason } => Translation::Reject(*reason),
             Outcome::Refused { reject: false, reason } => Translation::Drop(*reason),
             Outcome::Balanced(balanced) => {

@@ -36,6 +36,8 @@ pub(crate) struct Route<'t> {
 pub(crate) enum Outcome<'t> {
     /// No Service's.
     Pass,
+    /// No Service's, and from a pod to somewhere outside of the cluster: in the name of its node, since nobody there knows pods.
+    Leaves,
     /// Refused, with an answer if `reject`.
     Refused { reject: bool, reason: Reason },
     /// One of these.
@@ -74,9 +76,12 @@ impl ServiceTable {
         let Some(frontend) = self.frontend(flow) else {
             let outcome = match self.host_port(flow) {
                 Some(host_port) => Outcome::HostPort(host_port),
-                None => self.unclaimed(flow.dst.ip()),
+                None => self.unclaimed(source, flow.dst.ip()),
             };
-            let node = self.nodes.owner(flow.dst.ip()).map(|node| &**node);
+            let node = match (&outcome, source) {
+                (Outcome::Leaves, Source::Pod(node)) => node,
+                _ => self.nodes.owner(flow.dst.ip()).map(|node| &**node),
+            };
             return Route { source, frontend: None, node, outcome };
         };
         let node = self.entry(frontend, source, flow.dst.ip(), pick);
@@ -148,11 +153,14 @@ impl ServiceTable {
         }
     }
 
-    fn unclaimed(&self, dst: IpAddr) -> Outcome<'_> {
+    fn unclaimed(&self, source: Source<'_>, dst: IpAddr) -> Outcome<'_> {
         if self.cluster_ips.contains_key(&dst) {
             Outcome::Refused { reject: true, reason: reason::UNKNOWN_CLUSTERIP_PORT }
         } else if contains(&self.ranges.service, dst) {
             Outcome::Refused { reject: false, reason: reason::UNALLOCATED_CLUSTERIP }
+        } else if matches!(source, Source::Pod(_)) && matches!(self.source(dst), Source::Outside) {
+            // Nodes and the gateway, through which the API is reached, are of the cluster: they see pods as they are.
+            if self.ranges.gateway.contains(&dst) { Outcome::Pass } else { Outcome::Leaves }
         } else {
             Outcome::Pass
         }

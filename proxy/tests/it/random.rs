@@ -172,6 +172,9 @@ fn a_table_changed_step_by_step_is_the_table_of_what_is_left_and_explanations_ag
                                 context()
                             );
                         }
+                        Translation::To { dst, snat } if dst == flow.dst => {
+                            assert_eq!((explanation.outcome, explanation.snat), ("pass", snat), "{}", context());
+                        }
                         Translation::To { dst, .. } => {
                             balanced += 1;
                             assert_eq!(explanation.outcome, "balance", "{}", context());

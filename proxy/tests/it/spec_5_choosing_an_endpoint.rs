@@ -22,7 +22,7 @@ fn rule_5_1_a_service_port_is_reached_by_every_kind_of_frontend() {
         }
     }
     assert_eq!(net.send(CLIENT, "172.18.0.2:30081"), Translation::Pass);
-    assert_eq!(net.send(CLIENT, "192.0.2.1:81"), Translation::Pass);
+    assert!(net.as_addressed(CLIENT, "192.0.2.1:81"));
     assert_eq!(net.send(CLIENT, "10.244.1.2:8080"), Translation::Pass);
 }
 
@@ -32,7 +32,7 @@ fn rule_5_1_a_load_balancer_in_proxy_mode_is_not_captured() {
     let status = service.status.as_mut().expect("a status").load_balancer.as_mut().expect("a load balancer");
     status.ingress.as_mut().expect("an ingress")[0].ip_mode = Some("Proxy".into());
     let net = cluster(&[service], &[slice("web", "web-1", &ON_BOTH)]);
-    assert_eq!(net.send(CLIENT, "192.0.2.2:80"), Translation::Pass);
+    assert!(net.as_addressed(CLIENT, "192.0.2.2:80"));
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn rule_5_5_an_unknown_port_of_a_cluster_ip_rejects_and_an_unallocated_address_d
     let ping = net.send_at(Protocol::Icmp, CLIENT, "10.96.0.20:0", Instant::now());
     assert_eq!(ping, Translation::Reject(reason::UNKNOWN_CLUSTERIP_PORT));
     assert_eq!(net.send(CLIENT, "10.96.0.21:80"), Translation::Drop(reason::UNALLOCATED_CLUSTERIP));
-    assert_eq!(net.send(CLIENT, "10.112.0.1:80"), Translation::Pass);
+    assert!(net.as_addressed(CLIENT, "10.112.0.1:80"));
 }
 
 #[test]

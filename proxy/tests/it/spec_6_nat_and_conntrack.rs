@@ -57,6 +57,27 @@ fn rule_6_1d_a_pod_that_reaches_itself_through_its_service_is_masqueraded() {
     assert_eq!(net.explain(CLIENT, VIP).snat.map(|ip| ip.to_string()).as_deref(), Some(NODE_1));
 }
 
+#[test]
+fn rule_1_3_what_leaves_the_cluster_from_a_pod_has_its_nodes_address_and_what_stays_its_own() {
+    let net = web_cluster("", &ON_BOTH);
+    for outside in ["203.0.113.7:443", "172.18.0.254:80", "192.0.2.99:53"] {
+        assert_eq!(net.snat(CLIENT, outside).as_deref(), Some(NODE_1), "{outside}");
+        let told = net.explain(CLIENT, outside);
+        assert_eq!((told.outcome, told.snat.map(|ip| ip.to_string()).as_deref()), ("pass", Some(NODE_1)));
+        assert_eq!(
+            told.steps[1],
+            format!("{outside} is outside of the cluster: as addressed, with {NODE_1} as the source")
+        );
+    }
+    // Pods anywhere, nodes, and the gateway at which the API listens, see the pod itself.
+    for inside in ["10.244.2.2:8080", "10.244.1.2:8080", "172.18.0.2:10250", "172.18.0.3:10250", "172.18.0.1:6443"] {
+        assert_eq!(net.send(CLIENT, inside), Translation::Pass, "{inside}");
+    }
+    for other in [NODE_1, OUTSIDE, "172.18.0.1"] {
+        assert_eq!(net.send(other, "203.0.113.8:443"), Translation::Pass, "{other} is no pod");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn rule_6_3_answers_are_translated_back_whatever_has_become_of_the_service() {
     let net = net().await;

@@ -145,6 +145,15 @@ impl Cluster {
         self.send_at(Protocol::Tcp, from, to, Instant::now())
     }
 
+    /// Whether a flow goes where it is addressed to, whatever its source becomes.
+    pub(crate) fn as_addressed(&self, from: &str, to: &str) -> bool {
+        match self.send(from, to) {
+            Translation::Pass => true,
+            Translation::To { dst, .. } => dst == to.parse().expect("a socket address"),
+            _ => false,
+        }
+    }
+
     /// Where many flows go, sorted, without ports and without repetition.
     pub(crate) fn spread(&self, from: &str, to: &str) -> Vec<String> {
         self.counts(from, to, 64).into_keys().collect()
