@@ -7,13 +7,13 @@
 
 use crate::answer::{self, Refusal};
 use crate::core::{Core, Shared};
+use crate::default_route::DefaultRoute;
 use crate::flow::Reason;
 use crate::flow_key::{Address, FlowKey, Map, address, ip, protocol};
 use crate::host::Host;
 use crate::packet::{Header, Packet, be16, build, parse, set16};
 use crate::port::PortId;
 use crate::stream::Socket;
-use crate::switch::DefaultRoute;
 use crate::tcp::Role;
 use bytes::Bytes;
 use std::future::poll_fn;

@@ -1,4 +1,4 @@
-//! Network address translation of one packet's headers.
+//! What the switch changes in one packet's headers: addresses and ports, and the segment size that a SYN announces.
 
 use crate::checksum;
 use crate::flow_key::{FlowKey, protocol};
@@ -66,4 +66,33 @@ pub(crate) fn rewrite(packet: &mut Packet, header: &mut Header, to: &FlowKey) {
 /// UDP over IPv4 without a checksum (RFC 768).
 fn is_unchecked(segment: &[u8], field: usize, key: &FlowKey) -> bool {
     key.protocol == protocol::UDP && key.is_v4() && be16(segment, field) == 0
+}
+
+/// Lowers the maximum segment size that a SYN announces to what the wire takes: stacks here announce 64 KiB.
+pub(crate) fn clamp_mss(packet: &mut Packet, header: &Header, mtu: usize) {
+    let limit = (mtu - if header.key.is_v4() { 40 } else { 60 }) as u16;
+    let complete = packet.checksums == Checksums::Complete;
+    let segment = &mut packet.bytes_mut()[header.transport..header.end];
+    let options = usize::from(segment[12] >> 4) * 4;
+    let mut at = 20;
+    while at + 4 <= options {
+        match (segment[at], usize::from(segment[at + 1])) {
+            (0, _) => return,
+            (1, _) => at += 1,
+            (2, 4) => {
+                let announced = be16(segment, at + 2);
+                if announced > limit {
+                    set16(segment, at + 2, limit);
+                    if complete {
+                        // The option may sit at an odd offset, where an incremental update would need its neighbours.
+                        let bytes = packet.bytes_mut();
+                        checksum::complete(bytes, header);
+                    }
+                }
+                return;
+            }
+            (_, length) if length >= 2 => at += length,
+            _ => return,
+        }
+    }
 }

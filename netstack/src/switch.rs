@@ -2,25 +2,26 @@
 //!
 //! [`Switch::forward`] runs to completion on the caller's thread: flow table, or on a miss the hooks; then it rewrites the
 //! packet and names the port to deliver it to. It knows no sockets and no queues: [`core`](crate::core) carries out what
-//! it says. The destination's own answers (port unreachable, RST) come back in as packets of that port.
+//! it says. The destination's own answers (port unreachable, RST) come back in as packets of that port; errors about packets of a
+//! known flow are [`icmp_error`](crate::icmp_error)'s.
 
 use crate::answer::Refusal;
+use crate::checksum;
+use crate::default_route::DefaultRoute;
 use crate::flow::{Filter, FiveTuple, Hooks, NewFlow, PortTag, Reason, Translate, Translation, Verdict};
-use crate::flow_key::{Address, FlowKey, Map, Seeded, address, is_loopback, is_unicast, is_v4, protocol};
+use crate::flow_key::{Address, FlowKey, Map, Seeded, address, is_loopback, is_unicast, protocol};
 use crate::flow_log::{FlowChange, Seen};
 use crate::flow_table::{Direction, Flow, FlowId, FlowTable, Judgement};
-use crate::packet::{self, Checksums, Header, Icmp, Packet, be16, parse_quoted, set16};
+use crate::packet::{self, Checksums, Header, Icmp, MARTIAN, Packet};
 use crate::port::PortId;
-use crate::rewrite::rewrite;
-use crate::{checksum, packet::MARTIAN};
+use crate::rewrite::{clamp_mss, rewrite};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::time::Instant;
 
-const NO_ROUTE: Reason = Reason("NO_ROUTE");
-const INVALID: Reason = Reason("INVALID");
+pub(crate) const NO_ROUTE: Reason = Reason("NO_ROUTE");
+pub(crate) const INVALID: Reason = Reason("INVALID");
 const BAD_CHECKSUM: Reason = Reason("BAD_CHECKSUM");
 const SPOOFED_SOURCE: Reason = Reason("SPOOFED_SOURCE");
 const TABLE_FULL: Reason = Reason("CONNTRACK_FULL");
@@ -64,40 +65,13 @@ pub(crate) enum Outcome {
     Drop(Reason),
 }
 
-/// Where packets for addresses outside go.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct DefaultRoute {
-    pub(crate) port: Option<PortId>,
-    /// Addresses that go there although they look like inside ones.
-    pub(crate) aliases: Vec<Address>,
-    /// Ranges that do not.
-    pub(crate) inside: Vec<(IpAddr, u8)>,
-    pub(crate) forward: bool,
-}
-
-impl DefaultRoute {
-    fn port(&self, to: Address) -> Option<PortId> {
-        let port = self.port?;
-        if self.aliases.contains(&to) {
-            return Some(port);
-        }
-        let inside = self.inside.iter().any(|(base, length)| contains(*base, *length, to));
-        (self.forward && !inside).then_some(port)
-    }
-}
-
-fn contains(base: IpAddr, length: u8, to: Address) -> bool {
-    let bits = if base.is_ipv4() { 96 + u32::from(length.min(32)) } else { u32::from(length.min(128)) };
-    base.is_ipv4() == is_v4(to) && (bits == 0 || (address(base) ^ to) >> (128 - bits) == 0)
-}
-
 /// The routes, the flows and the hooks.
 pub(crate) struct Switch {
     routes: Map<Address, (PortId, PortTag)>,
     pub(crate) default_route: DefaultRoute,
     pub(crate) flows: FlowTable,
     hooks: Hooks,
-    epoch: u64,
+    pub(crate) epoch: u64,
     mtu: usize,
     rng: SmallRng,
 }
@@ -290,14 +264,14 @@ impl Switch {
     }
 
     /// Whether packets to `to` still leave by `port`.
-    fn is_attached(&self, port: PortId, to: Address) -> bool {
+    pub(crate) fn is_attached(&self, port: PortId, to: Address) -> bool {
         match self.routes.get(&to) {
             Some((at, _)) => *at == port,
             None => self.default_route.port == Some(port),
         }
     }
 
-    fn judge(&self, original: &FlowKey, translated: &FlowKey, from: PortTag, to: PortTag) -> Judgement {
+    pub(crate) fn judge(&self, original: &FlowKey, translated: &FlowKey, from: PortTag, to: PortTag) -> Judgement {
         let flow = NewFlow { original: original.five_tuple(), translated: translated.five_tuple(), from, to };
         match self.hooks.filter.verdict(&flow) {
             Verdict::Accept => Judgement::Accepted,
@@ -419,112 +393,5 @@ impl Switch {
             }
         }
         false
-    }
-
-    /// An ICMP error: it belongs to the flow of the packet it quotes, and is translated with it (RFC 5508, 4.2).
-    fn related(&mut self, packet: &mut Packet, header: &mut Header, from: Ingress, now: Instant) -> Outcome {
-        let at = header.transport + 8;
-        let Some(quoted) = packet.bytes().get(at..header.end).and_then(parse_quoted) else {
-            return Outcome::Drop(packet::MALFORMED);
-        };
-        // The quoted packet went the other way than the error goes.
-        let Some((id, direction)) = self.flows.lookup(&quoted.key.reversed(), now) else {
-            let own = from.trust == Trust::Stack && self.route(header.key.dst) == Some(from.port);
-            return if own { Outcome::Local } else { Outcome::Drop(INVALID) };
-        };
-        let epoch = self.epoch;
-        let Some(flow) = self.flows.get_mut(id) else { return Outcome::Drop(INVALID) };
-        match flow.judgement {
-            Judgement::Accepted => {}
-            Judgement::Dropped(reason) | Judgement::Rejected(reason) => return Outcome::Drop(reason),
-        }
-        if flow.epoch != epoch {
-            let (original, translated, tags) = (flow.original, flow.translated, (flow.from.1, flow.to.1));
-            if let Judgement::Dropped(reason) | Judgement::Rejected(reason) =
-                self.judge(&original, &translated, tags.0, tags.1)
-            {
-                return Outcome::Drop(reason);
-            }
-        }
-        let Some(flow) = self.flows.get_mut(id) else { return Outcome::Drop(INVALID) };
-        let (key, rewritten) = flow.rewrite(direction);
-        let (exit, _) = if direction == Direction::Original { flow.to } else { flow.from };
-        if header.key.dst != key.dst && from.trust != Trust::Stack {
-            return Outcome::Drop(INVALID);
-        }
-        if !self.is_attached(exit, rewritten.dst) {
-            return Outcome::Drop(NO_ROUTE);
-        }
-        if key != rewritten {
-            // The inner packet goes back to what its sender sent; the outer one comes from where it was sent to.
-            let mut inner = quoted;
-            let complete = packet.checksums == Checksums::Complete;
-            rewrite_quoted(packet, at, &mut inner, &rewritten.reversed());
-            let src = if header.key.src == key.src { rewritten.src } else { header.key.src };
-            let outer = FlowKey { src, dst: rewritten.dst, ..header.key };
-            rewrite(packet, header, &outer);
-            if complete {
-                checksum::complete(packet.bytes_mut(), header);
-            }
-        }
-        Outcome::Deliver(exit)
-    }
-}
-
-/// Translates the packet quoted at `at`. Its transport checksum stays as quoted: it cannot be verified anyway.
-fn rewrite_quoted(packet: &mut Packet, at: usize, inner: &mut Header, to: &FlowKey) {
-    let v4 = inner.key.is_v4();
-    let bytes = &mut packet.bytes_mut()[at..];
-    if v4 {
-        let (mut old, mut new) = ([0; 8], [0; 8]);
-        old.copy_from_slice(&bytes[12..20]);
-        new[..4].copy_from_slice(&(to.src as u32).to_be_bytes());
-        new[4..].copy_from_slice(&(to.dst as u32).to_be_bytes());
-        bytes[12..20].copy_from_slice(&new);
-        let sum = checksum::adjust(be16(bytes, 10), &old, &new);
-        set16(bytes, 10, sum);
-    } else {
-        bytes[8..24].copy_from_slice(&to.src.to_be_bytes());
-        bytes[24..40].copy_from_slice(&to.dst.to_be_bytes());
-    }
-    match inner.key.protocol {
-        protocol::TCP | protocol::UDP | protocol::SCTP => {
-            set16(bytes, inner.transport, to.src_port);
-            set16(bytes, inner.transport + 2, to.dst_port);
-        }
-        protocol::ICMP | protocol::ICMPV6 if inner.icmp != Icmp::Other => {
-            set16(bytes, inner.transport + 4, to.src_port);
-        }
-        _ => {}
-    }
-    inner.key = *to;
-}
-
-/// Lowers the maximum segment size that a SYN announces to what the wire takes: stacks here announce 64 KiB.
-fn clamp_mss(packet: &mut Packet, header: &Header, mtu: usize) {
-    let limit = (mtu - if header.key.is_v4() { 40 } else { 60 }) as u16;
-    let complete = packet.checksums == Checksums::Complete;
-    let segment = &mut packet.bytes_mut()[header.transport..header.end];
-    let options = usize::from(segment[12] >> 4) * 4;
-    let mut at = 20;
-    while at + 4 <= options {
-        match (segment[at], usize::from(segment[at + 1])) {
-            (0, _) => return,
-            (1, _) => at += 1,
-            (2, 4) => {
-                let announced = be16(segment, at + 2);
-                if announced > limit {
-                    set16(segment, at + 2, limit);
-                    if complete {
-                        // The option may sit at an odd offset, where an incremental update would need its neighbours.
-                        let bytes = packet.bytes_mut();
-                        checksum::complete(bytes, header);
-                    }
-                }
-                return;
-            }
-            (_, length) if length >= 2 => at += length,
-            _ => return,
-        }
     }
 }

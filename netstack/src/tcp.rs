@@ -1,8 +1,8 @@
 //! TCP connections: smoltcp's state machine, each in a socket set of its own, fed by our demultiplexer.
 //!
 //! One set per connection because smoltcp walks the whole set for every packet. Here are segments in
-//! ([`Core::segment_arrives`]), segments out ([`Core::transmit`]), what follows from the state afterwards, timers,
-//! and the end of connections. The handles that programs hold are in [`stream`](crate::stream); who a segment belongs to
+//! ([`Core::segment_arrives`]), segments out ([`Core::transmit`]), what follows from the state afterwards, and the
+//! end of connections. Their deadlines are in [`tcp_timers`](crate::tcp_timers). The handles that programs hold are in [`stream`](crate::stream); who a segment belongs to
 //! is found in [`host`](crate::host).
 //!
 //! Follows RFC 9293. Of smoltcp's options, Nagle is off, delayed ACK is off since we know better when a program has nothing
@@ -12,7 +12,7 @@ use crate::arena::Id;
 use crate::core::{Core, Queued};
 use crate::flow_key::FlowKey;
 use crate::link::Link;
-use crate::packet::{Header, Packet, be32, build, flag, parse, set16, set32};
+use crate::packet::{Header, Packet, be32, flag};
 use crate::port::PortId;
 use crate::sockets::{BUFFER, PooledSocket};
 use smoltcp::iface::PollResult;
@@ -35,10 +35,8 @@ const SHORT: usize = 16 * 1024;
 const ACK_DELAY: Duration = Duration::from_millis(40);
 /// From the first SYN to giving up: five transmissions, 1 s + 2 s + 4 s + 8 s + 16 s.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(31);
-/// How long unacknowledged data is retransmitted; about what 15 retransmissions take on Linux.
-const USER_TIMEOUT: Duration = Duration::from_secs(924);
 /// How long a connection that nobody holds is kept without getting anything more delivered.
-const LINGER: Duration = Duration::from_secs(180);
+pub(crate) const LINGER: Duration = Duration::from_secs(180);
 /// How long such a connection waits for the peer's FIN when everything is delivered (Linux' tcp_fin_timeout).
 const FIN_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -66,7 +64,7 @@ pub(crate) struct Connection {
     /// The raw port its segments last left by, for back-pressure.
     pub(crate) exit: Option<PortId>,
     /// Nobody holds it any more.
-    is_orphan: bool,
+    pub(crate) is_orphan: bool,
     is_dirty: bool,
     /// Whether the demultiplexer knows it.
     is_known: bool,
@@ -75,20 +73,20 @@ pub(crate) struct Connection {
     /// What the program has read since the window was last announced.
     unannounced: usize,
     /// When the socket wants to be polled.
-    poll_at: Option<Instant>,
+    pub(crate) poll_at: Option<Instant>,
     /// When we lose patience.
-    limit: Option<Instant>,
+    pub(crate) limit: Option<Instant>,
     /// The entry in the timer heap.
-    armed: Option<Instant>,
-    /// The last sign of life that matters for [`USER_TIMEOUT`].
-    progress: Instant,
+    pub(crate) armed: Option<Instant>,
+    /// The last sign of life that matters for the user timeout.
+    pub(crate) progress: Instant,
     /// What an orphan had still to deliver when it was last asked.
-    undelivered: usize,
+    pub(crate) undelivered: usize,
     /// The last acknowledgement numbers heard and said, for [`Core::revive`].
-    heard: u32,
-    said: u32,
+    pub(crate) heard: u32,
+    pub(crate) said: u32,
     /// How often it was revived without an effect; `None` while its socket minds its own timers.
-    revivals: Option<u32>,
+    pub(crate) revivals: Option<u32>,
 }
 
 impl Connection {
@@ -369,106 +367,6 @@ impl Core {
         self.arm_timer(id);
     }
 
-    /// Wakes a socket that owes its peer something but has no timer running.
-    ///
-    /// smoltcp 0.14 stops the retransmission timer in two cases and waits for the peer, which may wait for us: when the third
-    /// duplicate ACK arrives and nothing but the FIN is outstanding, and when the timer expires while the window is closed.
-    fn revive(&mut self, id: ConnectionId, revivals: u32) {
-        let Core { connections, pool, inbox, .. } = self;
-        let Some(connection) = connections.get_mut(id) else { return };
-        connection.revivals = Some(revivals + 1);
-        let key = connection.key;
-        let is_fin = connection.socket().send_queue() == 0;
-        // Either the FIN itself once more, or for the socket the peer's last word once more, with the window closed: it starts
-        // the zero-window probe.
-        let (from, sequence, acknowledgement, flags, window) = if is_fin {
-            (key.reversed(), connection.heard, connection.said, flag::FIN | flag::ACK, u16::MAX)
-        } else {
-            (key, connection.said, connection.heard, flag::ACK, 0)
-        };
-        let (mut packet, at) = build(pool, &from, 20);
-        let tcp = &mut packet.bytes_mut()[at..];
-        tcp.fill(0);
-        set16(tcp, 0, from.src_port);
-        set16(tcp, 2, from.dst_port);
-        set32(tcp, 4, sequence);
-        set32(tcp, 8, acknowledgement);
-        tcp[12] = 5 << 4;
-        tcp[13] = flags;
-        set16(tcp, 14, window);
-        if is_fin {
-            inbox.push_back(Queued { packet, from: connection.port, sender: Some(id) });
-            return self.touch(id);
-        }
-        let progress = connection.progress;
-        if let Ok(header) = parse(packet.bytes()) {
-            self.segment_arrives(id, packet, &header);
-        }
-        if let Some(connection) = self.connections.get_mut(id) {
-            // The peer has not really spoken.
-            connection.progress = progress;
-            connection.revivals = Some(revivals + 1);
-        }
-    }
-
-    /// Sees to it that the connection's earliest deadline is in the heap.
-    fn arm_timer(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        let deadline = connection.poll_at.into_iter().chain(connection.limit).min();
-        if let Some(deadline) = deadline
-            && connection.armed.is_none_or(|armed| deadline < armed)
-        {
-            connection.armed = Some(deadline);
-            self.timers.push(deadline, id);
-        }
-    }
-
-    /// An entry of the timer heap has fallen due.
-    pub(crate) fn timer_fired(&mut self, id: ConnectionId) {
-        let now = self.now;
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        // An older entry, superseded by an earlier one.
-        if connection.armed.is_none_or(|armed| armed > now) {
-            return;
-        }
-        connection.armed = None;
-        if connection.limit.is_some_and(|limit| limit <= now) {
-            return self.give_up(id);
-        }
-        if connection.poll_at.is_some_and(|at| at <= now) {
-            let has_data = connection.socket().send_queue() > 0;
-            if has_data && now.saturating_duration_since(connection.progress) >= USER_TIMEOUT {
-                return self.give_up(id);
-            }
-            return match connection.revivals {
-                Some(revivals) => self.revive(id, revivals),
-                None => self.touch(id),
-            };
-        }
-        self.arm_timer(id);
-    }
-
-    fn give_up(&mut self, id: ConnectionId) {
-        let now = self.now;
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        if connection.is_orphan && connection.socket().send_queue() < connection.undelivered {
-            // The peer is slow but not dead.
-            connection.undelivered = connection.socket().send_queue();
-            connection.limit = Some(now + LINGER);
-            return self.arm_timer(id);
-        }
-        match connection.socket().state() {
-            State::SynSent => return self.abandon(id, io::ErrorKind::TimedOut),
-            State::SynReceived if connection.role != Role::Direct => return self.forget(id),
-            _ => {}
-        }
-        connection.error = Some(io::ErrorKind::TimedOut);
-        connection.limit = None;
-        // Tells the peer, in case that it is there after all.
-        connection.socket_mut().abort();
-        self.touch(id);
-    }
-
     /// An ICMP error about a segment of this connection. Once established, only the peer's own RST ends it (RFC 5461, 4.1).
     pub(crate) fn unreachable(&mut self, id: ConnectionId, error: io::ErrorKind) {
         if self.connections.get(id).is_some_and(|connection| connection.socket().state() == State::SynSent) {
@@ -477,7 +375,7 @@ impl Core {
     }
 
     /// A connection attempt has failed: nothing more is sent, and whoever waits for it learns why.
-    fn abandon(&mut self, id: ConnectionId, error: io::ErrorKind) {
+    pub(crate) fn abandon(&mut self, id: ConnectionId, error: io::ErrorKind) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.error = Some(error);
         connection.limit = None;
