@@ -13,13 +13,21 @@ use apiserver::rbac_bootstrap;
 use apiserver::registry::Finding;
 use futures::future::try_join_all;
 use http::Method;
+use informer::{Change, Informer, Informers, Update, Working};
+use k8s_openapi::api::core::v1::{Endpoints, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kubelet::FUNCTION_IMAGE;
 use serde_json::{Value, json};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Name of the in-process function that is the DNS server.
 pub(crate) const DNS_FUNCTION: &str = "dns";
+
+/// The interval of upstream's reconciler.
+const OWN_OBJECTS_RETRY: Duration = Duration::from_secs(10);
 
 const SERVICE_CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
 
@@ -60,23 +68,60 @@ pub(crate) async fn objects(api: &ApiServer, addresses: &Addresses, nodes: u32) 
         let class = json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": name}, "handler": name});
         create(&client, "/apis/node.k8s.io/v1/runtimeclasses", &class).await?;
     }
-    for service in [kubernetes_service(addresses), dns_service(addresses)] {
-        let namespace = service["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
-        create(&client, &format!("/api/v1/namespaces/{namespace}/services"), &service).await?;
-    }
-    let networks: Vec<String> =
-        addresses.service_networks().iter().map(|(network, prefix)| format!("{network}/{prefix}")).collect();
-    let range = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
-        "spec": {"cidrs": networks}});
-    if !created(&client, SERVICE_CIDRS, &range).await? && addresses.ipv6.is_some() {
-        add_second_family(&client, &range).await?;
+    create(&client, "/api/v1/namespaces/kube-system/services", &dns_service(addresses)).await?;
+    own_objects(&client, addresses).await?;
+    if addresses.ipv6.is_some() {
+        add_second_family(&client, &service_cidr(addresses)).await?;
     }
     forget_other_nodes(&client, addresses, nodes).await?;
-    create(&client, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &kubernetes_slice(addresses))
-        .await?;
-    create(&client, "/api/v1/namespaces/default/endpoints", &kubernetes_endpoints(addresses)).await?;
     create(&client, "/apis/apps/v1/namespaces/kube-system/deployments", &dns_deployment()).await?;
     Ok(())
+}
+
+/// Creates what the API server has of its own, as far as it is missing: its Service with the endpoint, and the range of Services.
+async fn own_objects(client: &kube::Client, addresses: &Addresses) -> Result<()> {
+    create(client, "/api/v1/namespaces/default/services", &kubernetes_service(addresses)).await?;
+    create(client, SERVICE_CIDRS, &service_cidr(addresses)).await?;
+    create(client, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &kubernetes_slice(addresses)).await?;
+    create(client, "/api/v1/namespaces/default/endpoints", &kubernetes_endpoints(addresses)).await
+}
+
+/// Puts back what the API server has of its own when somebody deletes it (`kubectl delete service --all`), as upstream's does. Never
+/// ends.
+pub(crate) async fn keep_own_objects(api: ApiServer, informers: Informers, addresses: Addresses) {
+    let client = in_process::client(&api, UserInfo::admin());
+    let (sender, mut deleted) = mpsc::unbounded_channel();
+    tokio::join!(
+        tell_deleted(informers.of::<Service>(), Some("default"), sender.clone()),
+        tell_deleted(informers.of::<EndpointSlice>(), Some("default"), sender.clone()),
+        tell_deleted(informers.of::<Endpoints>(), Some("default"), sender.clone()),
+        tell_deleted(informers.of::<ServiceCIDR>(), None, sender),
+        async {
+            while let Some(working) = deleted.recv().await {
+                while let Err(error) = own_objects(&client, &addresses).await {
+                    tracing::warn!(%error, "the API server's own objects cannot be put back; trying again");
+                    tokio::time::sleep(OWN_OBJECTS_RETRY).await;
+                }
+                drop(working);
+            }
+        }
+    );
+}
+
+/// Tells when the object `kubernetes` of a kind has been deleted.
+async fn tell_deleted<K: informer::Resource>(
+    informer: Informer<K>,
+    namespace: Option<&str>,
+    sender: mpsc::UnboundedSender<Working>,
+) {
+    let mut changes = informer.subscribe();
+    while let Some(Change { update, working }) = changes.next().await {
+        let metadata = update.object().metadata();
+        let is_own = metadata.name.as_deref() == Some("kubernetes") && metadata.namespace.as_deref() == namespace;
+        if is_own && matches!(update, Update::Deleted(_)) && sender.send(working).is_err() {
+            return;
+        }
+    }
 }
 
 async fn create(client: &kube::Client, path: &str, object: &Value) -> Result<()> {
@@ -193,6 +238,13 @@ async fn reconcile(client: &kube::Client, wanted: &Value) -> Result<()> {
         create(client, &collection, wanted).await?;
     }
     Ok(())
+}
+
+fn service_cidr(addresses: &Addresses) -> Value {
+    let networks: Vec<String> =
+        addresses.service_networks().iter().map(|(network, prefix)| format!("{network}/{prefix}")).collect();
+    json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
+        "spec": {"cidrs": networks}})
 }
 
 fn kubernetes_service(addresses: &Addresses) -> Value {

@@ -24,7 +24,7 @@ const KUBE_APISERVER: u32 = 7;
 /// Numbers below are reserved.
 const FIRST_IDENTITY: u32 = 256;
 /// Hubble's `drop_reason` by our codes; anything else is an invalid packet.
-const DROP_REASONS: [(&str, u32, &str); 12] = [
+const DROP_REASONS: [(&str, u32, &str); 13] = [
     ("POLICY_DENIED_INGRESS", 133, "POLICY_DENIED"),
     ("POLICY_DENIED_EGRESS", 133, "POLICY_DENIED"),
     ("CNP_DENY", 181, "POLICY_DENY"),
@@ -36,6 +36,7 @@ const DROP_REASONS: [(&str, u32, &str); 12] = [
     ("NO_ROUTE", 151, "STALE_OR_UNROUTABLE_IP"),
     ("SPOOFED_SOURCE", 132, "INVALID_SOURCE_IP"),
     ("CONNTRACK_FULL", 155, "CT_MAP_INSERTION_FAILED"),
+    ("LISTEN_QUEUE_FULL", 179, "SOCKET_ASSIGN_FAILED"),
     ("SNAT_PORTS_EXHAUSTED", 167, "NO_MAPPING_FOR_NAT_MASQUERADE"),
 ];
 /// Monitor event types: a drop, a trace; and the latter's points.

@@ -34,6 +34,7 @@ pub(super) fn write(sources: &Weak<Sources>, suppressed: &AtomicU64, out: &mut S
     ];
     family("coracle_flow_verdicts_total", "counter", "First packets of flows, by what became of them.", &verdicts);
     family("coracle_flows", "gauge", "Flows in the connection-tracking table.", &one(counters.flows));
+    family("coracle_flow_limit", "gauge", "Flows that the table may hold.", &one(counters.flow_limit));
     family("coracle_flow_log_events_total", "counter", "Events of the flow log.", &one(counters.events));
     let help = "Denials without an Event of their own, since their pod had caused many.";
     family("coracle_policy_events_suppressed_total", "counter", help, &one(suppressed.load(Ordering::Relaxed)));

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
 use kubelet::programs::resolver::addresses_in_hosts;
 use kubelet::resolv_conf::hosts;
-use netstack::{FiveTuple, Protocol};
+use netstack::{FiveTuple, FlowChange, Protocol};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
@@ -244,9 +244,49 @@ impl Sources {
             Ok(Err(error)) => ("Failed", format!("failed after {microseconds} µs: {error}")),
             Err(_) => ("TimedOut", format!("no answer within {} s", wait.as_secs())),
         };
+        let mut connection = json!({"outcome": outcome, "error": why, "microseconds": microseconds});
+        if let Some(reason) = self.last_drop(source, dst, began) {
+            connection["reason"] = reason.into();
+            // What Services and policies refuse has been explained by them.
+            if let Some(text) = network_reason(reason, self.network.counters().flow_limit) {
+                journey.step("network", "failed", format!("{reason}: {text}"));
+            }
+        }
         journey.step("connection", "failed", format!("{} {dst}: {why}", protocol_name(Protocol::Tcp)));
-        Ok(json!({"outcome": outcome, "error": why, "microseconds": microseconds}))
+        Ok(connection)
     }
+
+    /// Why the newest packet of such a connection was not delivered.
+    fn last_drop(&self, source: IpAddr, dst: SocketAddr, since: Instant) -> Option<&'static str> {
+        let mut drops = self.network.flow_events(true, usize::MAX);
+        let all = std::iter::from_fn(|| drops.take());
+        let of_it = all.filter(|event| {
+            let flow = &event.original;
+            event.at >= since && flow.protocol == Protocol::Tcp && flow.src.ip() == source && flow.dst == dst
+        });
+        let reasons = of_it.filter_map(|event| match event.change {
+            FlowChange::Dropped(reason) => Some(reason.0),
+            _ => None,
+        });
+        reasons.last()
+    }
+}
+
+/// What a reason of the network itself means.
+fn network_reason(reason: &str, flow_limit: u64) -> Option<String> {
+    Some(match reason {
+        "CONNTRACK_FULL" => {
+            format!("the connection-tracking table is full: all its {flow_limit} flows are alive, so new ones are dropped")
+        }
+        "LISTEN_QUEUE_FULL" => {
+            "the server has so many connections waiting to be accepted that new ones are dropped".to_owned()
+        }
+        "SNAT_PORTS_EXHAUSTED" => {
+            "every source port of the address that the connection would be seen as is taken by another".to_owned()
+        }
+        "NO_ROUTE" => "nobody has the address".to_owned(),
+        _ => return None,
+    })
 }
 
 fn empty(rcode: &str) -> &str {

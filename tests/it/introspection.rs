@@ -124,6 +124,36 @@ async fn a_trace_with_a_connection_tells_what_the_connection_met() {
     cluster.stop().await;
 }
 
+/// What it says of a connection that the network did not deliver has to be what the counters and the flow log say.
+#[tokio::test(start_paused = true)]
+async fn a_trace_says_when_the_table_of_flows_is_full_of_live_ones() {
+    let cluster = cluster().await;
+    let spec = json!({"from": "api", "to": "db:5432", "connect": true, "timeoutSeconds": 1});
+    // What has been tracked so far is forgotten; then one established connection fills the table.
+    cluster.network().retain_flows(|_| false);
+    cluster.network().limit_flows(1);
+    let web = cluster.outside().tcp_connect("10.96.0.1:443".parse().expect("an address")).await.expect("a connection");
+    cluster.network().retain_flows(|flow| flow.original.src == web.local_addr());
+    let flows = cluster.network().counters();
+    assert_eq!((flows.flows, flows.flow_limit), (1, 1));
+    let status = status(&cluster, "Trace", "traces", spec).await;
+    assert_eq!((&status["outcome"], &status["simulated"]), (&"TimedOut".into(), &"Allowed".into()), "{status}");
+    assert_eq!(status["connection"]["reason"], "CONNTRACK_FULL");
+    let steps = status["steps"].as_array().expect("steps");
+    let step = steps.iter().find(|step| step["phase"] == "network").expect("a step of the network");
+    expect!["CONNTRACK_FULL: the connection-tracking table is full: all its 1 flows are alive, so new ones are dropped"]
+        .assert_eq(step["text"].as_str().expect("text"));
+    let request = Request::get("/metrics").body(Body::empty()).expect("a request");
+    let metrics = cluster.router().oneshot(request).await.expect("infallible").into_body();
+    let metrics = String::from_utf8(metrics.collect().await.expect("a body").to_bytes().to_vec()).expect("text");
+    for start in ["coracle_drop_packets_total{direction=\"egress\",reason=\"CONNTRACK_FULL\"} ", "coracle_flow_limit 1"] {
+        assert!(metrics.lines().any(|line| line.starts_with(start)), "no {start} in {metrics}");
+    }
+    cluster.network().limit_flows(1 << 18);
+    drop(web);
+    cluster.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lookup_walks_the_search_list_of_the_pod_that_asks() {
     let cluster = cluster().await;

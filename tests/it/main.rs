@@ -19,6 +19,7 @@ mod policies;
 mod proxy;
 mod reachability_test;
 mod snapshot;
+mod spec_1_network_model;
 mod streams;
 mod support;
 mod walk;

@@ -12,6 +12,14 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> std::io::Result<(u16
     request(tokio::net::TcpStream::connect(address).await?, "GET", path, "").await.map_err(std::io::Error::other)
 }
 
+/// GETs a path over a connection that there is already.
+pub(crate) async fn get_on<S>(stream: S, path: &str) -> std::io::Result<(u16, String)>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    request(stream, "GET", path, "").await.map_err(std::io::Error::other)
+}
+
 /// GETs a path of the server behind a unix socket.
 pub(crate) async fn get_unix(socket: &Path, path: &str) -> std::io::Result<(u16, String)> {
     send_unix(socket, "GET", path, "").await
