@@ -258,7 +258,8 @@ impl Switch {
     pub(crate) fn not_taken(&mut self, header: &Header, reason: Reason, now: Instant) {
         // As it arrived: the key is the flow's translated one, whose reverse is that of the way back.
         if let Some((id, Direction::Reply)) = self.flows.lookup(&header.key.reversed(), now) {
-            let seen = Seen { change: FlowChange::Dropped(reason), direction: Direction::Original, flags: header.flags };
+            let seen =
+                Seen { change: FlowChange::Dropped(reason), direction: Direction::Original, flags: header.flags };
             self.flows.tell(id, seen);
         }
     }

@@ -276,7 +276,9 @@ impl Sources {
 fn network_reason(reason: &str, flow_limit: u64) -> Option<String> {
     Some(match reason {
         "CONNTRACK_FULL" => {
-            format!("the connection-tracking table is full: all its {flow_limit} flows are alive, so new ones are dropped")
+            format!(
+                "the connection-tracking table is full: all its {flow_limit} flows are alive, so new ones are dropped"
+            )
         }
         "LISTEN_QUEUE_FULL" => {
             "the server has so many connections waiting to be accepted that new ones are dropped".to_owned()

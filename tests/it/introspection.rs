@@ -141,12 +141,15 @@ async fn a_trace_says_when_the_table_of_flows_is_full_of_live_ones() {
     assert_eq!(status["connection"]["reason"], "CONNTRACK_FULL");
     let steps = status["steps"].as_array().expect("steps");
     let step = steps.iter().find(|step| step["phase"] == "network").expect("a step of the network");
-    expect!["CONNTRACK_FULL: the connection-tracking table is full: all its 1 flows are alive, so new ones are dropped"]
-        .assert_eq(step["text"].as_str().expect("text"));
+    expect![
+        "CONNTRACK_FULL: the connection-tracking table is full: all its 1 flows are alive, so new ones are dropped"
+    ]
+    .assert_eq(step["text"].as_str().expect("text"));
     let request = Request::get("/metrics").body(Body::empty()).expect("a request");
     let metrics = cluster.router().oneshot(request).await.expect("infallible").into_body();
     let metrics = String::from_utf8(metrics.collect().await.expect("a body").to_bytes().to_vec()).expect("text");
-    for start in ["coracle_drop_packets_total{direction=\"egress\",reason=\"CONNTRACK_FULL\"} ", "coracle_flow_limit 1"] {
+    for start in ["coracle_drop_packets_total{direction=\"egress\",reason=\"CONNTRACK_FULL\"} ", "coracle_flow_limit 1"]
+    {
         assert!(metrics.lines().any(|line| line.starts_with(start)), "no {start} in {metrics}");
     }
     cluster.network().limit_flows(1 << 18);

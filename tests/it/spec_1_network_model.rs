@@ -98,7 +98,10 @@ async fn rule_1_2_a_pod_with_the_node_s_network_has_its_address_and_its_ports() 
     cluster.settled().await;
     assert_eq!(addresses(&cluster, "own").await, ["172.18.0.3".parse::<IpAddr>().expect("an address")]);
     let stream = cluster.outside().tcp_connect("172.18.0.3:8080".parse().expect("an address")).await;
-    assert_eq!(http::get_on(stream.expect("it listens at its node's address"), "/hostname").await.expect("HTTP").0, 200);
+    assert_eq!(
+        http::get_on(stream.expect("it listens at its node's address"), "/hostname").await.expect("HTTP").0,
+        200
+    );
     let pods: Api<Pod> = Api::default_namespaced(cluster.client());
     let own = pods.get("own").await.expect("the pod").spec.expect("a spec");
     let port = &own.containers[0].ports.as_ref().expect("ports")[0];
@@ -180,7 +183,9 @@ async fn rule_1_4_nodes_the_api_and_dns_are_where_clusters_have_them() {
 async fn rule_10_service_variables_are_frozen_when_the_container_starts() {
     let cluster = Cluster::builder().seed(1).start().await.expect("a cluster");
     let service = |name: &str, ip: &str| {
-        format!("{{apiVersion: v1, kind: Service, metadata: {{name: {name}}}, spec: {{clusterIP: {ip}, ports: [{{port: 80}}]}}}}")
+        format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: {name}}}, spec: {{clusterIP: {ip}, ports: [{{port: 80}}]}}}}"
+        )
     };
     let pod = |name: &str| {
         format!(
@@ -221,7 +226,10 @@ async fn every_node_answers_for_its_proxy_on_port_10256() {
         let stream = cluster.outside().tcp_connect(at).await.expect("it listens");
         let (status, body) = http::get_on(stream, "/healthz").await.expect("HTTP");
         assert_eq!(status, 200, "{body}");
-        assert!(body.starts_with("{\"lastUpdated\": \"") && body.ends_with(" UTC\", \"nodeEligible\": true}"), "{body}");
+        assert!(
+            body.starts_with("{\"lastUpdated\": \"") && body.ends_with(" UTC\", \"nodeEligible\": true}"),
+            "{body}"
+        );
     }
     cluster.stop().await;
 }

@@ -138,9 +138,8 @@ impl Index {
 
     fn services_of(&self, pod: &Pod) -> Vec<Arc<Service>> {
         let buckets = label_terms(pod).filter_map(|term| self.services.buckets.get(&term));
-        let is_of = |service: &&Arc<Service>| {
-            namespace(&service.metadata) == namespace(&pod.metadata) && selects(service, pod)
-        };
+        let is_of =
+            |service: &&Arc<Service>| namespace(&service.metadata) == namespace(&pod.metadata) && selects(service, pod);
         buckets.flat_map(BTreeMap::values).filter(is_of).cloned().collect()
     }
 
@@ -148,8 +147,7 @@ impl Index {
     pub(crate) fn pods_of(&self, service: &Service) -> Vec<Arc<Pod>> {
         let rarest = selector_terms(service).min_by_key(|term| self.pods.size(*term));
         let Some(bucket) = rarest.and_then(|term| self.pods.buckets.get(&term)) else { return vec![] };
-        let is_of =
-            |pod: &&Arc<Pod>| namespace(&pod.metadata) == namespace(&service.metadata) && selects(service, pod);
+        let is_of = |pod: &&Arc<Pod>| namespace(&pod.metadata) == namespace(&service.metadata) && selects(service, pod);
         bucket.values().filter(is_of).cloned().collect()
     }
 }

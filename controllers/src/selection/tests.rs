@@ -74,7 +74,11 @@ fn rule_4_2_only_pods_of_the_same_namespace_are_considered() {
 type Step = (bool, u8, Option<Vec<(u8, u8)>>);
 
 fn labels(terms: &[(u8, u8)]) -> Value {
-    terms.iter().map(|(label, value)| (format!("l{label}"), json!(format!("v{value}")))).collect::<serde_json::Map<_, _>>().into()
+    terms
+        .iter()
+        .map(|(label, value)| (format!("l{label}"), json!(format!("v{value}"))))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 proptest! {

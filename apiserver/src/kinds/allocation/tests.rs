@@ -404,7 +404,8 @@ async fn rule_3_8_the_default_range_too_gives_out_no_more_when_its_service_cidr_
     };
     let own = json!(["10.96.0.0/24", "fd00::/112"]);
     let full = "Internal error occurred: failed to allocate a serviceIP: range is full";
-    let before = cluster.create("before", web()).await.expect("it is not there yet, and the cluster's own Services are");
+    let before =
+        cluster.create("before", web()).await.expect("it is not there yet, and the cluster's own Services are");
     put("kubernetes", json!({}), own.clone(), "True").await;
     cluster.create("ready", web()).await.expect("a ready one gives");
 

@@ -33,10 +33,7 @@ fn rule_2_2_the_name_is_a_label() {
     let expected = format!("metadata.name: Invalid value: {:?}: must be no more than 63 bytes", "x".repeat(64));
     assert_eq!(said(errors(&kind(), &long, None)), [expected]);
     long["metadata"]["name"] = json!("a.b");
-    assert_eq!(
-        said(errors(&kind(), &long, None)),
-        ["metadata.name: Invalid value: \"a.b\": must not contain dots"]
-    );
+    assert_eq!(said(errors(&kind(), &long, None)), ["metadata.name: Invalid value: \"a.b\": must not contain dots"]);
 }
 
 #[test]
@@ -126,9 +123,7 @@ fn rule_2_2_node_port_and_load_balancer_services_are_not_headless() {
     for kind in ["NodePort", "LoadBalancer"] {
         refused(
             json!({"type": kind, "clusterIP": "None"}),
-            &[&format!(
-                "spec.clusterIPs[0]: Invalid value: \"None\": may not be set to 'None' for {kind} services"
-            )],
+            &[&format!("spec.clusterIPs[0]: Invalid value: \"None\": may not be set to 'None' for {kind} services")],
         );
     }
 }
@@ -137,9 +132,7 @@ fn rule_2_2_node_port_and_load_balancer_services_are_not_headless() {
 fn rule_2_2_traffic_policies_stand_where_they_mean_something() {
     refused(
         json!({"externalTrafficPolicy": "Local"}),
-        &[
-            "spec.externalTrafficPolicy: Invalid value: \"Local\": may only be set for externally-accessible services",
-        ],
+        &["spec.externalTrafficPolicy: Invalid value: \"Local\": may only be set for externally-accessible services"],
     );
     refused(
         json!({"type": "NodePort", "externalTrafficPolicy": "Local", "healthCheckNodePort": 31000}),
@@ -202,9 +195,7 @@ fn rule_2_2_cluster_ips_agree_with_each_other_and_with_the_families() {
     );
     refused(
         json!({"clusterIP": "10.96.0.7", "ipFamilies": ["IPv6"]}),
-        &[
-            "spec.clusterIPs[0]: Invalid value: \"10.96.0.7\": expected an IPv6 value as indicated by `ipFamilies[0]`",
-        ],
+        &["spec.clusterIPs[0]: Invalid value: \"10.96.0.7\": expected an IPv6 value as indicated by `ipFamilies[0]`"],
     );
     refused(
         json!({"clusterIP": "nonsense"}),
