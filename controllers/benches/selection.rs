@@ -3,6 +3,7 @@
 //!
 //! `cargo bench -p controllers`. Every figure is the median of several rounds.
 
+#[expect(dead_code, reason = "what is measured deletes nothing")]
 #[path = "../src/selection/index.rs"]
 mod index;
 

@@ -36,7 +36,7 @@ pub(crate) enum Walked {
     /// Say this.
     Done(Reply),
     /// Ask elsewhere, and go on with the answer.
-    Asking(Forwarded, Walk),
+    Asking(Forwarded, Box<Walk>),
 }
 
 impl Walk {
@@ -63,7 +63,7 @@ impl Walk {
                 }
                 Resolved::Elsewhere(forwarded) => {
                     self.trying = name;
-                    return Walked::Asking(forwarded, self);
+                    return Walked::Asking(forwarded, Box::new(self));
                 }
             }
         }

@@ -33,6 +33,7 @@ pub(crate) struct Asker {
 
 /// How far a request came without waiting.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a reply is sent at once: boxed, each query would pay for it")]
 pub(crate) enum Begun {
     /// It is no request.
     Noise,
@@ -221,7 +222,7 @@ impl From<Walked> for Next {
     fn from(walked: Walked) -> Next {
         match walked {
             Walked::Done(reply) => Next::Reply(reply),
-            Walked::Asking(forwarded, walk) => Next::Walk(forwarded, Box::new(walk)),
+            Walked::Asking(forwarded, walk) => Next::Walk(forwarded, walk),
         }
     }
 }
