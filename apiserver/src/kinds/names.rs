@@ -323,6 +323,9 @@ pub(crate) fn cidr(value: &str) -> Vec<String> {
 }
 
 #[cfg(test)]
+mod laws;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
