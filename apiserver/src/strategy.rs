@@ -54,6 +54,17 @@ pub(crate) fn deletion_warning(kind: &ResourceKind) -> Option<&'static str> {
     (resource(kind) == ("batch", "jobs")).then_some(JOB)
 }
 
+/// Why nobody deletes the object of this name.
+pub(crate) fn immortal(kind: &ResourceKind, name: &str) -> Option<&'static str> {
+    match (resource(kind), name) {
+        (("", "namespaces"), "default" | "kube-public" | "kube-system") => Some("this namespace may not be deleted"),
+        (("scheduling.k8s.io", "priorityclasses"), "system-cluster-critical" | "system-node-critical") => {
+            Some("this is a system priority class and cannot be deleted")
+        }
+        _ => None,
+    }
+}
+
 /// Whether a delete answers with the object rather than with a Status (`ReturnDeletedObject`).
 pub(crate) fn returns_deleted(kind: &ResourceKind) -> bool {
     matches!(

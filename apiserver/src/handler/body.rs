@@ -35,13 +35,48 @@ impl Call {
         header.split(';').next().unwrap_or_default().trim()
     }
 
-    /// The body as a value, whatever it is of; `Null` if there is none.
-    pub(super) async fn any_body(&self, body: Body) -> Result<Value, Status> {
+    /// What a computed resource is asked: an object of its kind, or of its subresource's; `Null` if there is no body.
+    pub(super) async fn question(&self, body: Body) -> Result<Value, Status> {
         let bytes = self.read_body(body).await?;
         if bytes.is_empty() {
             return Ok(Value::Null);
         }
-        Ok(schema::decode(&self.server.inner.schemas, self.content_type(), &bytes)?.value)
+        let row = &self.kind;
+        let mut kind: BodyKind<'_> = (&row.group, &row.version, &row.kind);
+        if let Some(part) = row.subresources.iter().find(|part| part.name == self.info.subresource) {
+            kind.2 = &part.kind;
+            if let Some((group, version)) = &part.group_version {
+                (kind.0, kind.1) = (group, version);
+            }
+        }
+        let validation = self.write_options("CreateOptions")?.field_validation;
+        let decoded = schema::decode(&self.server.inner.schemas, self.content_type(), &bytes)?;
+        self.checked(decoded, kind, validation)
+    }
+
+    /// The options in the body of a delete; `Null` if there are none.
+    ///
+    /// # Errors
+    /// 400 if they are something else, or one has a wrong type: an option that is passed over deletes what should have stayed.
+    pub(super) async fn options_body(&self, body: Body) -> Result<Value, Status> {
+        const KIND: &str = "DeleteOptions";
+        let bytes = self.read_body(body).await?;
+        if bytes.is_empty() {
+            return Ok(Value::Null);
+        }
+        let Decoded { mut value, duplicates } =
+            schema::decode(&self.server.inner.schemas, self.content_type(), &bytes)?;
+        let wrong = match value["kind"].as_str() {
+            _ if value.is_null() => return Ok(value),
+            _ if !value.is_object() => "no JSON object",
+            Some("" | KIND) | None => {
+                let ty = self.server.inner.schemas.lookup("", "v1", KIND).expect("a builtin type");
+                schema::check(&ty, &mut value).verdict(&duplicates, FieldValidation::Ignore, "v1", KIND)?;
+                return Ok(value);
+            }
+            Some(other) => other,
+        };
+        Err(Status::bad_request(format!("the body of the request is not {KIND}: it is {wrong}")))
     }
 
     /// An object of this kind.

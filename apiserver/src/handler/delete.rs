@@ -8,7 +8,7 @@ use super::options::dry_run;
 use super::write::{finalizers, is_held};
 use crate::admission::AdmissionOperation;
 use crate::clock::rfc3339;
-use crate::list_options::ListOptions;
+use crate::list_options::{ListOptions, whole_number};
 use crate::status::{FieldError, Status};
 use crate::storage::{self, Stored, WriteError};
 use crate::strategy;
@@ -23,8 +23,6 @@ const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
 /// A pod's grace period where its spec says nothing.
 const DEFAULT_GRACE: i64 = 30;
-/// Nobody deletes these.
-const IMMORTAL_NAMESPACES: [&str; 3] = ["default", "kube-public", "kube-system"];
 
 /// `metav1.DeleteOptions`.
 #[derive(Clone, Debug, Default)]
@@ -55,14 +53,11 @@ pub(super) enum Deletion {
 impl DeleteOptions {
     /// From the body, or from the query if there is no body.
     pub(crate) fn new(body: &Value, call: &Call) -> Result<Self, Status> {
-        if let Some(other) = body["kind"].as_str().filter(|kind| *kind != "DeleteOptions") {
-            return Err(Status::bad_request(format!("the body of the request is a {other}, not DeleteOptions")));
-        }
         let mut errors = Vec::new();
         let text = |field: &str| body[field].as_str().or_else(|| call.query.text(field));
         let grace = match body["gracePeriodSeconds"].as_i64() {
             Some(seconds) => Some(seconds),
-            None => call.query.text("gracePeriodSeconds").and_then(|text| text.parse().ok()),
+            None => call.query.text("gracePeriodSeconds").map(whole_number).transpose()?,
         };
         let orphan = body["orphanDependents"].as_bool().or_else(|| call.query.optional_flag("orphanDependents"));
         let propagation = match text("propagationPolicy") {
@@ -100,13 +95,13 @@ impl DeleteOptions {
 
 impl Call {
     pub(super) async fn delete_options(&self, body: Body) -> Result<DeleteOptions, Status> {
-        DeleteOptions::new(&self.any_body(body).await?, self)
+        DeleteOptions::new(&self.options_body(body).await?, self)
     }
 
     pub(super) async fn delete(&self, body: Body) -> Result<Response, Status> {
         let options = self.delete_options(body).await?;
-        if strategy::is_namespace(&self.kind) && IMMORTAL_NAMESPACES.contains(&self.info.name.as_str()) {
-            return Err(Status::forbidden("", "namespaces", &self.info.name, "this namespace may not be deleted"));
+        if let Some(why) = strategy::immortal(&self.kind, &self.info.name) {
+            return Err(Status::forbidden(&self.kind.group, &self.kind.plural, &self.info.name, why));
         }
         if options.propagation.is_none() {
             strategy::deletion_warning(&self.kind).into_iter().for_each(|warning| self.warn(warning));

@@ -102,11 +102,7 @@ async fn dispatch(server: ApiServer, info: RequestInfo, user: UserInfo, request:
     let computed = server.inner.virtual_resources.read().get(&extension).cloned();
     let mut response = if let Some(computed) = computed {
         call.check_verb()?;
-        let body = call.any_body(body).await?;
-        if !body.is_object() && !body.is_null() {
-            let kind = &call.kind.kind;
-            return Err(Status::bad_request(format!("the body of the request is not a {kind}: it is no JSON object")));
-        }
+        let body = call.question(body).await?;
         let (info, query) = (&call.info, &call.query);
         let answer = computed.answer(VirtualRequest { server: &server, user: &call.user, info, query, body }).await?;
         let code = if call.info.verb == "create" { StatusCode::CREATED } else { StatusCode::OK };

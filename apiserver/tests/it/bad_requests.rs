@@ -78,7 +78,38 @@ async fn a_body_that_cannot_be_read_is_a_bad_request() {
         "twice",
     );
     server.get(&format!("{CONFIGMAPS}/a")).await.expect(404);
+    // An option that is passed over would delete what should have stayed.
+    let kept = "/api/v1/namespaces/default/configmaps/kept";
+    server.post(CONFIGMAPS, configmap("kept")).await.created();
+    for options in [
+        r#"{"dryRun":"All"}"#,
+        r#"{"preconditions":{"uid":5}}"#,
+        r#"{"preconditions":"x"}"#,
+        r#"{"gracePeriodSeconds":"soon"}"#,
+        r#"{"propagationPolicy":true}"#,
+        r#"{"orphanDependents":"true"}"#,
+        "[]",
+        "7",
+    ] {
+        for uri in [kept, CONFIGMAPS] {
+            let answer = server.send(Method::DELETE, uri, &[("content-type", JSON)], options).await;
+            refused(&answer, 400, "BadRequest", options);
+        }
+    }
+    let answer = server.delete(&format!("{kept}?gracePeriodSeconds=soon"), Value::Null).await;
+    refused(&answer, 400, "BadRequest", "no number of seconds");
+    server.get(kept).await.ok();
     // What is asked and not kept is read like everything else.
+    for (uri, body) in [
+        ("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", r#"{"spec":{"resourceAttributes":{"verb":5}}}"#),
+        ("/apis/authorization.k8s.io/v1/subjectaccessreviews", r#"{"spec":{"user":"a","groups":"b"}}"#),
+        ("/apis/authorization.k8s.io/v1/subjectaccessreviews", r#"{"kind":"Pod","spec":{}}"#),
+        ("/apis/authentication.k8s.io/v1/tokenreviews", r#"{"spec":{"token":5}}"#),
+        ("/api/v1/namespaces/default/serviceaccounts/default/token", r#"{"spec":{"audiences":"vault"}}"#),
+        ("/api/v1/namespaces/default/serviceaccounts/default/token", r#"{"spec":{"expirationSeconds":"600"}}"#),
+    ] {
+        refused(&post(&server, uri, JSON, body).await, 400, "BadRequest", body);
+    }
     for body in ["\"text\"", "[]", "7"] {
         let review = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
         refused(&post(&server, review, JSON, body).await, 400, "BadRequest", body);
@@ -223,7 +254,11 @@ async fn a_question_that_makes_no_sense_is_told_so() {
     }
     // A token cannot lead out of its collection.
     server.post("/api/v1/namespaces/default/secrets", json!({"metadata": {"name": "s"}})).await.created();
-    for start in ["../../secrets/default/", "\u{0}", "zzzz"] {
+    for start in ["../../secrets/default/s", "a/../../../secrets", "a//b", "./a", ".."] {
+        let token = forged(json!({"v": version, "rv": -1, "start": start}));
+        refused(&server.get(&format!("{CONFIGMAPS}?limit=5&continue={token}")).await, 400, "BadRequest", start);
+    }
+    for start in ["\u{0}", "zzzz", "/"] {
         let token = forged(json!({"v": version, "rv": -1, "start": start}));
         let list = server.get(&format!("{CONFIGMAPS}?limit=5&continue={token}")).await.ok();
         assert!(list["items"].as_array().is_some_and(|items| items.iter().all(|item| item["metadata"]["name"] == "a")));

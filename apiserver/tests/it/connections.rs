@@ -130,6 +130,37 @@ async fn a_connection_that_asks_for_nothing_is_closed_after_a_while() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn ten_thousand_idle_connections_leave_room_for_another_client_and_end_after_a_while() {
+    let secure = Secure::new().await;
+    let plain = |endpoint: Endpoint| {
+        let (near, far) = tokio::io::duplex(512);
+        (near, tokio::spawn(endpoint.serve_plain(far, UserInfo::admin())))
+    };
+    let ask = format!("GET {CONFIGMAPS}/none HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let start = Instant::now();
+    let mut idle = Vec::new();
+    for number in 0..10_000 {
+        let (mut stream, served) = plain(secure.endpoint.clone());
+        // Every tenth one has had an answer; the others never say anything.
+        if number % 10 == 0 {
+            stream.write_all(ask.as_bytes()).await.expect("the connection is open");
+            let (head, _) = answer(&mut stream).await;
+            assert_eq!(codes(&head), ["404"]);
+        }
+        idle.push((stream, served));
+    }
+    let (mut stream, _served) = secure.connect().await;
+    stream.write_all(ask.as_bytes()).await.expect("the connection is open");
+    let (head, _) = answer(&mut stream).await;
+    assert_eq!(codes(&head), ["404"], "one more is served like the first");
+    for (mut stream, served) in idle {
+        assert_eq!(to_the_end(&mut stream).await, "");
+        served.await.expect("it ends");
+    }
+    assert!((90..=96).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_silent_watch_is_not_idle() {
     let secure = Secure::new().await;
     let (mut stream, _served) = secure.connect().await;

@@ -37,6 +37,23 @@ async fn an_object_with_finalizers_stays_until_the_last_is_removed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_cluster_cannot_be_without_is_not_deleted() {
+    let server = server().await;
+    let classes = "/apis/scheduling.k8s.io/v1/priorityclasses";
+    for (collection, name, why) in [
+        ("/api/v1/namespaces", "default", "this namespace may not be deleted"),
+        ("/api/v1/namespaces", "kube-system", "this namespace may not be deleted"),
+        (classes, "system-node-critical", "this is a system priority class and cannot be deleted"),
+        (classes, "system-cluster-critical", "this is a system priority class and cannot be deleted"),
+    ] {
+        let refused = server.delete(&format!("{collection}/{name}"), Value::Null).await.expect(403);
+        assert!(refused["message"].as_str().is_some_and(|message| message.ends_with(why)), "{refused}");
+    }
+    server.post(classes, json!({"metadata": {"name": "mine"}, "value": 5})).await.created();
+    server.delete(&format!("{classes}/mine"), Value::Null).await.ok();
+}
+
+#[tokio::test(start_paused = true)]
 async fn propagation_is_said_to_the_garbage_collector_by_finalizers() {
     let server = server().await;
     for (policy, finalizer) in [("Foreground", "foregroundDeletion"), ("Orphan", "orphan")] {

@@ -59,7 +59,7 @@ async fn delete_options_that_mean_nothing_are_refused() {
             422,
             "DeleteOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: \"Some\": supported values: \"All\"",
         ),
-        (json!({"kind": "Pod", "apiVersion": "v1"}), 400, "the body of the request is a Pod, not DeleteOptions"),
+        (json!({"kind": "Pod", "apiVersion": "v1"}), 400, "the body of the request is not DeleteOptions: it is Pod"),
     ] {
         assert_eq!(server.delete(&path, options).await.expect(code)["message"], message);
     }
