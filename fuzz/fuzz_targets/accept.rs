@@ -1,4 +1,4 @@
-//! `cargo +nightly fuzz run --features libfuzzer accept`
+//! The target `accept` for libFuzzer; `fuzz/README.md` says how to run it.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::run("accept", data));

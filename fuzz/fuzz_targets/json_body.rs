@@ -1,4 +1,4 @@
-//! `cargo +nightly fuzz run --features libfuzzer json_body`
+//! The target `json_body` for libFuzzer; `fuzz/README.md` says how to run it.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::run("json_body", data));

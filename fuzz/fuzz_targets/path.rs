@@ -1,4 +1,4 @@
-//! `cargo +nightly fuzz run --features libfuzzer path`
+//! The target `path` for libFuzzer; `fuzz/README.md` says how to run it.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::run("path", data));

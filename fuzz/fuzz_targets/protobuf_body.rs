@@ -1,4 +1,4 @@
-//! `cargo +nightly fuzz run --features libfuzzer protobuf_body`
+//! The target `protobuf_body` for libFuzzer; `fuzz/README.md` says how to run it.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::run("protobuf_body", data));
