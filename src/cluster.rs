@@ -6,6 +6,7 @@ use crate::addresses::Addresses;
 use crate::bootstrap;
 use crate::builder::Builder;
 use crate::cni_profile;
+use crate::dns_faults::DnsFaults;
 #[cfg(target_os = "linux")]
 use crate::host_network;
 use crate::host_network::HostNetwork;
@@ -103,7 +104,8 @@ impl Builder {
         let rbac = Rbac::start(store.clone()).await;
         let node_authorizer = NodeAuthorizer::start(store.clone()).await;
         let authorizer: Arc<dyn Authorizer> = Arc::new(Union(vec![Arc::new(node_authorizer), Arc::new(rbac.clone())]));
-        let access: [Arc<dyn Admission>; 3] = [
+        let access: [Arc<dyn Admission>; 4] = [
+            Arc::new(DnsFaults),
             Arc::new(NodeRestriction),
             Arc::new(RbacEscalation { rbac, authorizer: authorizer.clone() }),
             Arc::new(CertificateRequests { authorizer: authorizer.clone() }),
@@ -250,7 +252,12 @@ impl Builder {
             ClusterDns { service: self.addresses.dns().into(), zone: ZONE.to_owned(), node_searches, node_resolv_conf };
         let tags = Arc::new(AtomicU64::new(1));
         let residents = Arc::new(Residents::default());
-        let gate = Arc::new(PolicyGate { policy: policy.clone(), residents: residents.clone() });
+        let gate = Arc::new(PolicyGate {
+            policy: policy.clone(),
+            residents: residents.clone(),
+            dns: dns.clone(),
+            cluster_dns: cluster_dns.clone(),
+        });
         let mut kubelets = Vec::new();
         for (index, (name, ips)) in (1..).zip(&nodes) {
             let config = kubelet::Config {

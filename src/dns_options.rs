@@ -1,4 +1,5 @@
-//! What a user may say about the cluster's DNS: a port on the machine, upstream servers, stub domains, static names.
+//! What a user may say about the cluster's DNS: a port on the machine, upstream servers, stub domains, static names,
+//! autopath, the query log.
 
 use crate::builder::Builder;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -10,6 +11,8 @@ pub(crate) struct DnsOptions {
     upstreams: Option<Vec<SocketAddr>>,
     stub_domains: Vec<(String, Vec<SocketAddr>)>,
     hosts: Vec<(String, IpAddr)>,
+    autopath: bool,
+    log: bool,
 }
 
 /// The port that the cluster's DNS was to have on the machine cannot be had.
@@ -59,6 +62,19 @@ impl Builder {
         self.dns.hosts.push((name.to_owned(), address));
         self
     }
+
+    /// Has the cluster's DNS walk a pod's search list itself and answer its first question with what it finds, as CoreDNS' autopath
+    /// does.
+    pub fn dns_autopath(mut self, autopath: bool) -> Self {
+        self.dns.autopath = autopath;
+        self
+    }
+
+    /// Keeps the newest queries of pods, to be read with `coracle dns-log`; without it the log is on only while somebody follows it.
+    pub fn dns_log(mut self, keep: bool) -> Self {
+        self.dns.log = keep;
+        self
+    }
 }
 
 impl DnsOptions {
@@ -75,5 +91,7 @@ impl DnsOptions {
         config.upstreams = self.upstreams.unwrap_or(usual);
         config.stub_domains = self.stub_domains;
         config.hosts.extend(self.hosts);
+        config.autopath = self.autopath;
+        config.keep_queries = self.log;
     }
 }

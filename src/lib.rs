@@ -8,6 +8,7 @@ mod bootstrap;
 mod builder;
 mod cluster;
 mod cni_profile;
+mod dns_faults;
 mod dns_options;
 mod fixture;
 mod host_network;

@@ -5,9 +5,11 @@ use apiserver::pod_streams::{ContainerRef, Duplex, ExecStreams, LogOptions, LogS
 use apiserver::status::Status;
 use async_trait::async_trait;
 use bytes::Bytes;
+use dns::Dns;
 use futures::stream::BoxStream;
 use k8s_openapi::api::core::v1::Pod;
 use kubelet::program::{Input, Output, TerminalSize};
+use kubelet::resolv_conf::{ClusterDns, resolv_conf};
 use kubelet::{Attached, Exec, Kubelet, LogRange, SandboxHooks, Source, StreamError};
 use netstack::{Host, PortTag};
 use parking_lot::{Mutex, RwLock};
@@ -222,21 +224,25 @@ fn shared_terminal(output: Output) -> (Output, Output) {
     (Box::new(Shared(shared.clone())), Box::new(Shared(shared)))
 }
 
-/// Puts every pod under its policies before its first program runs, and into the book of who has which address.
+/// Puts every pod under its policies before its first program runs, and into the books of who has which address.
 pub(crate) struct PolicyGate {
     pub(crate) policy: Arc<Policy>,
     pub(crate) residents: Arc<Residents>,
+    pub(crate) dns: Arc<Dns>,
+    pub(crate) cluster_dns: ClusterDns,
 }
 
 #[async_trait]
 impl SandboxHooks for PolicyGate {
     async fn before_start(&self, pod: &Pod, addresses: &[IpAddr]) {
         self.residents.arrive(pod, addresses);
+        self.dns.attach(pod, addresses, &resolv_conf(pod, &self.cluster_dns).text);
         self.policy.attach(pod, addresses).await;
     }
 
     fn removed(&self, addresses: &[IpAddr]) {
         self.residents.depart(addresses, Instant::now());
+        self.dns.detach(addresses);
         self.policy.detach(addresses);
     }
 }

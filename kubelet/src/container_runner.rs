@@ -289,7 +289,7 @@ impl Runner {
         }
         volumes::mount(&self.spec, files, &self.sandbox.volumes).map_err(config_error)?;
         files.mount("/etc/hosts", self.sandbox.hosts.clone(), 0o644);
-        files.mount("/etc/resolv.conf", self.sandbox.resolv_conf.clone(), 0o644);
+        files.mount("/etc/resolv.conf", self.sandbox.resolv_conf.text.clone(), 0o644);
         files.mount("/etc/hostname", format!("{}\n", self.sandbox.hostname), 0o644);
         let links = pod_spec.enable_service_links.unwrap_or(true);
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();

@@ -151,7 +151,12 @@ impl PodWorker {
                 return None;
             }
             match Sandbox::create(&self.kubelet, &self.pod).await {
-                Ok(sandbox) => return Some(sandbox),
+                Ok(sandbox) => {
+                    for warning in &sandbox.resolv_conf.warnings {
+                        self.kubelet.event(&self.pod, "Warning", "DNSConfigForming", warning);
+                    }
+                    return Some(sandbox);
+                }
                 Err(error) => {
                     let text = format!("Failed to create pod sandbox: {error}");
                     self.kubelet.event(&self.pod, "Warning", "FailedCreatePodSandBox", &text);

@@ -24,6 +24,8 @@ const MAX_NAMESERVERS: usize = 3;
 /// What Kubernetes allows of a search list: domains, and characters with the spaces between them.
 const MAX_SEARCHES: usize = 32;
 const MAX_SEARCH_CHARACTERS: usize = 2048;
+/// The longest domain name (RFC 1123, 2.1, as Kubernetes checks it).
+const MAX_DOMAIN: usize = 253;
 /// What the kernel allows of a hostname.
 const MAX_HOSTNAME: usize = 64;
 
@@ -72,8 +74,17 @@ pub fn searches(resolv_conf: &str) -> Vec<String> {
     lines.next_back().unwrap_or_default()
 }
 
+/// A pod's `/etc/resolv.conf`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolvConf {
+    /// The file.
+    pub text: String,
+    /// What had to be left out of it, in kubelet's words: messages of Events `DNSConfigForming`.
+    pub warnings: Vec<String>,
+}
+
 /// 9.1 and 9.2.
-pub fn resolv_conf(pod: &Pod, dns: &ClusterDns) -> String {
+pub fn resolv_conf(pod: &Pod, dns: &ClusterDns) -> ResolvConf {
     let spec = pod.spec.clone().unwrap_or_default();
     let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
     let policy = match (spec.dns_policy.as_deref().unwrap_or("ClusterFirst"), spec.host_network == Some(true)) {
@@ -118,13 +129,26 @@ pub fn resolv_conf(pod: &Pod, dns: &ClusterDns) -> String {
             }
         }
     }
-    let mut text = String::new();
-    for server in nameservers.iter().take(MAX_NAMESERVERS) {
+    let (mut text, mut warnings) = (String::new(), Vec::new());
+    if nameservers.len() > MAX_NAMESERVERS {
+        nameservers.truncate(MAX_NAMESERVERS);
+        let applied = nameservers.join(" ");
+        warnings.push(format!(
+            "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: {applied}"
+        ));
+    }
+    for server in &nameservers {
         let _ = writeln!(text, "nameserver {server}");
     }
-    let searches = fitting(&searches);
+    let (searches, all_fit) = fitting(&searches);
+    let applied = searches.join(" ");
+    if !all_fit {
+        warnings.push(format!(
+            "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: {applied}"
+        ));
+    }
     if !searches.is_empty() {
-        let _ = writeln!(text, "search {}", searches.join(" "));
+        let _ = writeln!(text, "search {applied}");
     }
     if !options.is_empty() {
         let words = options.iter().map(|(name, value)| match value {
@@ -133,24 +157,27 @@ pub fn resolv_conf(pod: &Pod, dns: &ClusterDns) -> String {
         });
         let _ = writeln!(text, "options {}", words.collect::<Vec<_>>().join(" "));
     }
-    text
+    ResolvConf { text, warnings }
 }
 
-/// The domains of a search list, each once, as far as it may be long.
-fn fitting(searches: &[String]) -> Vec<&str> {
-    let mut fitting: Vec<&str> = Vec::new();
-    let mut length = 0;
+/// The domains of a search list, each once, as far as there may be so many and they may be so long; and whether these are all.
+fn fitting(searches: &[String]) -> (Vec<&str>, bool) {
+    let mut each: Vec<&str> = Vec::new();
     for search in searches {
-        if fitting.contains(&search.as_str()) {
-            continue;
+        if !each.contains(&search.as_str()) {
+            each.push(search);
         }
-        length += search.len() + usize::from(!fitting.is_empty());
-        if fitting.len() == MAX_SEARCHES || length > MAX_SEARCH_CHARACTERS {
-            break;
-        }
-        fitting.push(search);
     }
-    fitting
+    let all = each.len();
+    each.truncate(MAX_SEARCHES);
+    // glibc 2.28 aborts at a longer one.
+    each.retain(|search| search.len() <= MAX_DOMAIN);
+    let length = |domains: &[&str]| domains.iter().map(|domain| domain.len() + 1).sum::<usize>().saturating_sub(1);
+    while length(&each) > MAX_SEARCH_CHARACTERS {
+        each.pop();
+    }
+    let all_fit = each.len() == all;
+    (each, all_fit)
 }
 
 fn option(word: &str) -> (String, Option<String>) {
@@ -222,15 +249,15 @@ mod tests {
     #[test]
     fn rule_9_1_with_host_net_a_pod_on_the_nodes_network_has_the_clusters_names() {
         let spec = json!({"containers": [], "hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"});
-        let own = resolv_conf(&pod(json!({"containers": []})), &dns());
-        assert_eq!(resolv_conf(&pod(spec), &dns()), own);
+        let own = resolv_conf(&pod(json!({"containers": []})), &dns()).text;
+        assert_eq!(resolv_conf(&pod(spec), &dns()).text, own);
     }
 
     #[test]
     fn rule_9_1_with_none_there_is_only_what_dns_config_says() {
         let spec = json!({"containers": [], "dnsPolicy": "None",
             "dnsConfig": {"nameservers": ["9.9.9.9"], "searches": ["x.org"], "options": [{"name": "ndots", "value": "1"}]}});
-        assert_eq!(resolv_conf(&pod(spec), &dns()), "nameserver 9.9.9.9\nsearch x.org\noptions ndots:1\n");
+        assert_eq!(resolv_conf(&pod(spec), &dns()).text, "nameserver 9.9.9.9\nsearch x.org\noptions ndots:1\n");
     }
 
     #[test]
@@ -241,7 +268,7 @@ mod tests {
         let written = |searches: Vec<String>| {
             let servers = ["10.96.0.10", "1.1.1.1", "2.2.2.2", "3.3.3.3"];
             let spec = json!({"containers": [], "dnsConfig": {"nameservers": servers, "searches": searches}});
-            let text = resolv_conf(&pod(spec), &dns());
+            let text = resolv_conf(&pod(spec), &dns()).text;
             assert_eq!(text.matches("nameserver").count(), 3);
             let line = text.lines().find_map(|line| line.strip_prefix("search ")).expect("a list").to_owned();
             (line.split(' ').count(), line.len())
@@ -252,6 +279,35 @@ mod tests {
         let (count, length) = written(domains(20, 200));
         assert!(count < 24 && length <= 2048 && length + 201 > 2048, "{count} of {length}");
         assert_eq!(written(vec!["example.org".into(), "svc.cluster.local".into()]).0, 4, "each once");
+    }
+
+    #[test]
+    fn rule_9_2_what_is_left_out_is_told_in_kubelets_words() {
+        let warnings = |spec: serde_json::Value| resolv_conf(&pod(spec), &dns()).warnings;
+        let servers = |servers: &[&str]| json!({"containers": [], "dnsConfig": {"nameservers": servers}});
+        assert_eq!(warnings(servers(&["10.96.0.10", "1.1.1.1", "2.2.2.2"])), [""; 0]);
+        assert_eq!(
+            warnings(servers(&["1.1.1.1", "2.2.2.2", "3.3.3.3"])),
+            [
+                "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: 10.96.0.10 \
+              1.1.1.1 2.2.2.2"
+            ]
+        );
+        let own = "prod.svc.cluster.local svc.cluster.local cluster.local example.org";
+        let searches = |searches: Vec<String>| warnings(json!({"containers": [], "dnsConfig": {"searches": searches}}));
+        let told =
+            "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: ";
+        let domains: Vec<String> = (0..29).map(|n| format!("d{n}")).collect();
+        assert_eq!(searches(domains[..28].to_vec()), [""; 0]);
+        assert_eq!(searches(domains.clone()), [format!("{told}{own} {}", domains[..28].join(" "))]);
+        // What stands there twice is no more than once.
+        assert_eq!(searches(vec!["example.org".to_owned(); 40]), [""; 0]);
+        let (longest, longer) = ("a".repeat(253), "a".repeat(254));
+        assert_eq!(searches(vec![longer, longest.clone()]), [format!("{told}{own} {longest}")]);
+        let long: Vec<String> = (0..9).map(|n| format!("{n}{}", "c".repeat(249))).collect();
+        let fitting = format!("{own} {}", long[..7].join(" "));
+        assert!(fitting.len() <= 2048 && fitting.len() + 251 > 2048);
+        assert_eq!(searches(long), [format!("{told}{fitting}")]);
     }
 
     #[test]
@@ -290,12 +346,12 @@ mod tests {
 
     #[test]
     fn rule_9_1_cluster_first_searches_the_namespace_first_and_default_uses_the_nodes_resolvers() {
-        let text = resolv_conf(&pod(json!({"containers": []})), &dns());
+        let text = resolv_conf(&pod(json!({"containers": []})), &dns()).text;
         assert_eq!(
             text,
             "nameserver 10.96.0.10\nsearch prod.svc.cluster.local svc.cluster.local cluster.local example.org\noptions ndots:5\n"
         );
-        let default = resolv_conf(&pod(json!({"containers": [], "hostNetwork": true})), &dns());
+        let default = resolv_conf(&pod(json!({"containers": [], "hostNetwork": true})), &dns()).text;
         assert_eq!(default, "nameserver 192.0.2.1\nsearch example.org\n");
     }
 
@@ -304,7 +360,7 @@ mod tests {
         let spec = json!({"containers": [], "dnsConfig": {"nameservers": ["10.96.0.10", "9.9.9.9"], "searches": ["x.org"],
             "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]}});
         assert_eq!(
-            resolv_conf(&pod(spec), &dns()),
+            resolv_conf(&pod(spec), &dns()).text,
             "nameserver 10.96.0.10\nnameserver 9.9.9.9\nsearch prod.svc.cluster.local svc.cluster.local cluster.local example.org x.org\noptions ndots:2 edns0\n"
         );
     }

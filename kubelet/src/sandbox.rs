@@ -3,7 +3,7 @@
 use crate::environment::{Addresses, ConfigError, References};
 use crate::files::Files;
 use crate::kubelet::Shared;
-use crate::resolv_conf;
+use crate::resolv_conf::{self, ResolvConf};
 use crate::volumes::{self, Credentials, Sources};
 use k8s_openapi::api::core::v1 as core;
 use netstack::Host;
@@ -17,7 +17,7 @@ pub(crate) struct Sandbox {
     pub(crate) host: Host,
     pub(crate) hostname: String,
     pub(crate) hosts: String,
-    pub(crate) resolv_conf: String,
+    pub(crate) resolv_conf: ResolvConf,
     pub(crate) volumes: BTreeMap<String, Files>,
     /// The pod has a host and an address of its own (not `hostNetwork`).
     own_network: bool,

@@ -22,6 +22,12 @@ pub(crate) struct DnsFlags {
     /// Give a name a fixed address; may be repeated
     #[arg(long, value_name = "NAME=IP", value_parser = dns::static_host)]
     dns_host: Vec<(String, IpAddr)>,
+    /// Walk the search list of a pod that asks, and answer its first question with what is found, as CoreDNS' autopath does
+    #[arg(long)]
+    dns_autopath: bool,
+    /// Keep the newest 4096 queries for `coracle dns-log`, which without this can only follow what is asked from then on
+    #[arg(long)]
+    dns_log: bool,
 }
 
 /// `None`: the word `none`.
@@ -46,7 +52,7 @@ impl DnsFlags {
         for (name, address) in &self.dns_host {
             builder = builder.dns_host(name, *address);
         }
-        builder
+        builder.dns_autopath(self.dns_autopath).dns_log(self.dns_log)
     }
 }
 

@@ -1,14 +1,9 @@
 //! `flows`: the connection-tracking table of the virtual network; with `-f` or `--last`, its flow log, in Hubble's form.
 
 use super::question::{self, Output};
-use super::remote::{self, Remote};
-use super::signals::Signals;
-use super::{ClusterName, get, print, say};
-use anyhow::{Context, Result, bail};
+use super::{ClusterName, get, lines, print, say};
+use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use futures::StreamExt;
-use http::Request;
-use http_body_util::BodyExt;
 use serde_json::Value;
 
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
@@ -50,13 +45,7 @@ impl Flows {
         if let Some(verdict) = self.verdict {
             query.push(format!("verdict={}", format!("{verdict:?}").to_lowercase()));
         }
-        if let Some(pod) = &self.pod {
-            let home = self.namespace.as_deref().unwrap_or("default");
-            let pod = if pod.contains('/') { pod.clone() } else { format!("{home}/{pod}") };
-            query.push(format!("pod={}", remote::encode(&pod)));
-        } else if let Some(namespace) = &self.namespace {
-            query.push(format!("namespace={}", remote::encode(namespace)));
-        }
+        query.extend(lines::whose(self.pod.as_deref(), self.namespace.as_deref()));
         if self.follow || self.last.is_some() {
             query.push(format!("follow={}", self.follow));
             query.extend(self.last.map(|last| format!("last={last}")));
@@ -70,67 +59,35 @@ impl Flows {
         let text = |cell: &Value| cell.as_str().map_or_else(|| cell.to_string(), str::to_owned);
         // The first column is a name that only repeats the others.
         let header = table["columnDefinitions"].as_array().into_iter().flatten().skip(1);
-        let mut lines = vec![header.map(|column| text(&column["name"]).to_uppercase()).collect::<Vec<_>>()];
+        let mut rows = vec![header.map(|column| text(&column["name"]).to_uppercase()).collect::<Vec<_>>()];
         for row in table["rows"].as_array().into_iter().flatten() {
-            lines.push(row["cells"].as_array().into_iter().flatten().skip(1).map(text).collect());
+            rows.push(row["cells"].as_array().into_iter().flatten().skip(1).map(text).collect());
         }
-        if lines.len() == 1 {
+        if rows.len() == 1 {
             say("No flows found.");
             return Ok(());
         }
-        print(&get::aligned(&lines));
+        print(&get::aligned(&rows));
         Ok(())
     }
 
     /// The flow log, line by line, until it ends or Ctrl-C.
     async fn log(&self, query: &str) -> Result<()> {
-        let remote = Remote::connect(&self.cluster)?;
-        let request = Request::post(format!("/apis/net.coracle.dev/v1alpha1/flowlogs?{query}"));
-        let mut signals = Signals::new()?;
-        let answer = remote.client.send(request.body(kube::client::Body::empty())?).await.map_err(remote::explain)?;
-        if !answer.status().is_success() {
-            let body = answer.into_body().collect_bytes().await?;
-            let status: Value = serde_json::from_slice(&body).unwrap_or_default();
-            bail!("{}", status["message"].as_str().unwrap_or("the cluster gave no reason"));
-        }
-        let mut stream = answer.into_body().into_data_stream();
-        let mut rest = Vec::new();
-        loop {
-            let chunk = tokio::select! {
-                chunk = stream.next() => chunk,
-                _ = signals.next() => return Ok(()),
-            };
-            let Some(chunk) = chunk else { return Ok(()) };
-            rest.extend_from_slice(&chunk.context("the flow log broke off")?);
-            while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = rest.drain(..=end).collect();
-                let text = match self.output {
-                    Output::Json => String::from_utf8_lossy(&line).into_owned(),
-                    Output::Text => compact(&serde_json::from_slice(&line).context("the flow log is not JSON")?),
-                };
-                if !write(&text) {
-                    return Ok(());
-                }
-            }
-        }
+        lines::stream(&self.cluster, &format!("flowlogs?{query}"), |line| match self.output {
+            Output::Json => Ok(format!("{line}\n")),
+            Output::Text => Ok(compact(&serde_json::from_str(line).context("the flow log is not JSON")?)),
+        })
+        .await
     }
-}
-
-/// Whether somebody still reads.
-fn write(text: &str) -> bool {
-    use std::io::Write;
-    let mut out = std::io::stdout();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
 }
 
 /// One event in one line.
 fn compact(event: &Value) -> String {
-    if let Some(lost) = event["lost_events"]["num_events_lost"].as_u64() {
-        return format!("{lost} events were lost: they came faster than they were read\n");
+    if let Some(lost) = lines::lost(event) {
+        return lost;
     }
     let (flow, ours) = (&event["flow"], &event["coracle"]);
-    let time = event["time"].as_str().unwrap_or_default().replace('T', " ");
-    let time = time.get(..23).unwrap_or(&time);
+    let time = lines::time(event);
     let layer = ["TCP", "UDP", "SCTP"].iter().find_map(|name| flow["l4"].get(*name));
     let end = |end: &str, port: &str| {
         let names = (flow[end]["namespace"].as_str(), flow[end]["pod_name"].as_str());

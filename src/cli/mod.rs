@@ -7,11 +7,13 @@ mod capture;
 mod delete;
 mod dig;
 mod dns_flags;
+mod dns_log;
 mod exec;
 mod explain;
 mod flows;
 mod get;
 mod kubeconfig;
+mod lines;
 mod logs;
 mod matrix;
 mod options;
@@ -75,6 +77,8 @@ enum Command {
     Trace(trace::Trace),
     /// Ask the cluster's DNS
     Dig(dig::Dig),
+    /// Show what pods ask the cluster's DNS, what they are told, and what their search lists ask in vain
+    DnsLog(dns_log::DnsLog),
     /// List the live flows of the virtual network, or follow its flow log
     Flows(flows::Flows),
     /// Check expectations of who can talk to whom, in a throw-away cluster, by computation and by real packets
@@ -135,6 +139,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Explain(explain) => return explain.run().await,
         Command::Trace(trace) => return trace.run().await,
         Command::Dig(dig) => return dig.run().await,
+        Command::DnsLog(log) => log.run().await?,
         Command::Flows(flows) => flows.run().await?,
         Command::Proxy(proxy) => proxy.run().await?,
         Command::Capture(capture) => capture.run().await?,

@@ -7,26 +7,21 @@
 
 use super::asker::Asker;
 use super::hubble::{Lens, Told};
+use super::lines::{self, Wanted, Whose};
 use super::{Sources, alive};
 use apiserver::ApiServer;
 use apiserver::extension::Connector;
 use apiserver::request::Query;
 use apiserver::status::Status;
 use async_trait::async_trait;
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::Request;
 use axum::response::Response;
-use futures::StreamExt;
-use http::HeaderValue;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use netstack::FlowEvents;
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-const MEDIA_TYPE: &str = "application/x-ndjson";
-/// Without `last` and `follow`, as many are told.
-const LAST: usize = 20;
 /// Lines that go out together at most.
 const TOGETHER: usize = 64;
 
@@ -35,26 +30,12 @@ pub(super) struct FlowLogs(pub(super) Arc<Sources>);
 /// Which events are wanted.
 struct Choice {
     verdict: Option<&'static str>,
-    pods: Vec<String>,
-    namespaces: Vec<String>,
+    whose: Whose,
 }
 
 impl Choice {
-    fn of(query: &Query, asker: &Asker) -> Result<Choice, Status> {
-        let home = asker.home("");
-        let pods = query.values("pod").map(|pod| match pod.contains('/') {
-            true => pod.to_owned(),
-            false => format!("{home}/{pod}"),
-        });
-        let own = asker.namespace().into_iter();
-        let namespaces: Vec<String> = own.chain(query.values("namespace")).map(str::to_owned).collect();
-        Ok(Choice { verdict: verdict(query)?, pods: pods.collect(), namespaces })
-    }
-
     fn wants(&self, told: &Told) -> bool {
-        self.verdict.is_none_or(|verdict| told.record["flow"]["verdict"] == verdict)
-            && (self.pods.is_empty() || self.pods.iter().any(|pod| told.pods.contains(pod)))
-            && (self.namespaces.is_empty() || self.namespaces.iter().any(|namespace| told.is_in(namespace)))
+        self.verdict.is_none_or(|verdict| told.record["flow"]["verdict"] == verdict) && self.whose.includes(&told.pods)
     }
 }
 
@@ -105,21 +86,8 @@ impl Connector for FlowLogs {
     async fn connect(&self, server: &ApiServer, request: Request) -> Result<Response, Status> {
         let asker = Asker::of(server, request.extensions())?;
         let query = Query::new(request.uri());
-        let choice = Choice::of(&query, &asker)?;
-        for namespace in &choice.namespaces {
-            asker.may_ask_in(namespace).await?;
-        }
-        for pod in &choice.pods {
-            asker.may_see(Some(pod)).await?;
-        }
-        let follow = query.flag("follow");
-        let last = match query.text("last") {
-            None if follow => 0,
-            None => LAST,
-            Some(text) => text.parse().map_err(|_| {
-                Status::bad_request(format!("last: Invalid value: {text:?}: must be a number of events, 0 or more"))
-            })?,
-        };
+        let choice = Choice { verdict: verdict(&query)?, whose: Whose::of(&query, &asker).await? };
+        let Wanted { last, follow } = Wanted::of(&query)?;
         alive(&self.0.policy)?;
         let only_drops = choice.verdict == Some("DROPPED");
         let events = self.0.network.flow_events(only_drops, if last == 0 { 0 } else { usize::MAX });
@@ -131,13 +99,7 @@ impl Connector for FlowLogs {
             let lines = reader.lines().await?;
             Some((lines, reader))
         });
-        let mut stopping = server.stopping();
-        let stopped = async move { drop(stopping.wait_for(|stopping| *stopping).await) };
-        let stream = lines.take_until(stopped).map(Ok::<_, std::convert::Infallible>);
-        let mut response = Response::new(Body::from_stream(stream));
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
-        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        Ok(response)
+        Ok(lines::response(server, lines))
     }
 }
 
@@ -161,7 +123,7 @@ impl Reader {
         }
         let mut record = told.record;
         if self.is_local {
-            redact(&mut record, &self.choice.namespaces);
+            redact(&mut record, &self.choice.whose.namespaces);
         }
         Some(record)
     }

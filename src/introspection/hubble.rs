@@ -4,10 +4,11 @@
 //! `flow` has nothing but Hubble's own fields. What Hubble does not know stands beside it in `coracle`: our reason code, the
 //! explanation's words, and the flow's packets and bytes so far.
 
+use super::lines::Clock;
 use super::place::protocol_name;
 use super::{Sources, alive};
 use crate::residents::Resident;
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 use netstack::{FiveTuple, FlowChange, FlowEnd, FlowEvent, NewFlow, PortTag, Protocol};
 use policy::{DirectionReport, Explanation, Ruling};
 use serde_json::{Map, Value, json};
@@ -49,8 +50,7 @@ const FLAGS: [&str; 8] = ["FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"
 /// How a reader of the flow log sees it.
 pub(super) struct Lens {
     sources: Weak<Sources>,
-    wall: Timestamp,
-    began: Instant,
+    clock: Clock,
     /// By address, as of a resourceVersion.
     services: (u64, HashMap<IpAddr, (String, String)>),
     nodes: HashMap<IpAddr, String>,
@@ -70,13 +70,6 @@ pub(super) struct Told {
     pub(super) pods: Vec<String>,
 }
 
-impl Told {
-    /// Whether one of the pods is in that namespace.
-    pub(super) fn is_in(&self, namespace: &str) -> bool {
-        self.pods.iter().any(|pod| pod.split_once('/').is_some_and(|(its, _)| its == namespace))
-    }
-}
-
 /// Which way a packet is judged that was not delivered: by its source's side or its destination's.
 pub(super) fn direction(reason: &str) -> Option<&'static str> {
     match reason {
@@ -90,23 +83,8 @@ pub(super) fn direction(reason: &str) -> Option<&'static str> {
 impl Lens {
     /// Begins now, which is `wall`.
     pub(super) fn new(sources: &Arc<Sources>, wall: Timestamp) -> Lens {
-        let mut nodes = HashMap::new();
-        for node in sources.node_objects.list() {
-            let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
-            let name = node.metadata.name.clone().unwrap_or_default();
-            nodes.extend(addresses.filter_map(|known| Some((known.address.parse().ok()?, name.clone()))));
-        }
-        Lens { sources: Arc::downgrade(sources), wall, began: Instant::now(), services: (0, HashMap::new()), nodes }
-    }
-
-    fn time(&self, at: Instant) -> Timestamp {
-        let since = at.checked_duration_since(self.began).and_then(|since| SignedDuration::try_from(since).ok());
-        let before = || SignedDuration::try_from(self.began - at).unwrap_or_default();
-        let shifted = match since {
-            Some(since) => self.wall.checked_add(since),
-            None => self.wall.checked_sub(before()),
-        };
-        shifted.unwrap_or(self.wall)
+        let nodes = sources.node_names();
+        Lens { sources: Arc::downgrade(sources), clock: Clock::new(wall), services: (0, HashMap::new()), nodes }
     }
 
     fn end(&self, sources: &Sources, address: IpAddr, at: Instant) -> End {
@@ -145,7 +123,7 @@ impl Lens {
             _ => None,
         };
         let mut flow = Map::new();
-        let time = self.time(event.at).to_string();
+        let time = self.clock.time(event.at).to_string();
         flow.insert("time".into(), time.as_str().into());
         flow.insert("verdict".into(), if reason.is_some() { "DROPPED" } else { "FORWARDED" }.into());
         if let Some(reason) = reason {
@@ -226,7 +204,7 @@ impl Lens {
 
     /// What a reader is told that was too slow.
     pub(super) fn lost(&self, events: u64) -> Value {
-        let time = self.time(Instant::now()).to_string();
+        let time = self.clock.time(Instant::now()).to_string();
         json!({"lost_events": {"source": "HUBBLE_RING_BUFFER", "num_events_lost": events}, "time": time})
     }
 }

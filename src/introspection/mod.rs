@@ -13,8 +13,8 @@
 //! | `flows` | the connection-tracking table, with names |
 //! | `routes` | the nodes' route tables, as the CNI profile has them |
 //!
-//! Three are streams: `flowlogs` (what happens to flows, for `coracle flows -f`), `captures` (packets as they pass, for
-//! `coracle capture`) and `tunnels` (a TCP connection into the cluster, for `coracle proxy`).
+//! Four are streams: `flowlogs` (what happens to flows, for `coracle flows -f`), `dnslogs` (what DNS is asked, for `coracle dns-log`),
+//! `captures` (packets as they pass, for `coracle capture`) and `tunnels` (a TCP connection into the cluster, for `coracle proxy`).
 //!
 //! All but the tunnels can be asked in a namespace, by who has the right there, or of the whole cluster: see [`asker`].
 //! Denied packets become Events too ([`denials`]), and what the network counts stands in the API's `/metrics` ([`metrics`]).
@@ -22,9 +22,11 @@
 mod asker;
 mod capture;
 mod denials;
+mod dns_log;
 mod flow_log;
 mod flows;
 mod hubble;
+mod lines;
 mod metrics;
 mod name_lookup;
 mod past;
@@ -50,6 +52,7 @@ use async_trait::async_trait;
 use capture::Captures;
 use denials::Denials;
 use dns::Dns;
+use dns_log::DnsLogs;
 use flow_log::FlowLogs;
 use informer::{Informer, Informers};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
@@ -59,6 +62,7 @@ use policy::{Policy, PolicyTable};
 use proxy::Proxy;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
@@ -116,6 +120,17 @@ impl Sources {
             profile,
             reader,
         }
+    }
+
+    /// The nodes by their addresses.
+    fn node_names(&self) -> HashMap<IpAddr, String> {
+        let mut names = HashMap::new();
+        for node in self.node_objects.list() {
+            let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+            let name = node.metadata.name.clone().unwrap_or_default();
+            names.extend(addresses.filter_map(|known| Some((known.address.parse().ok()?, name.clone()))));
+        }
+        names
     }
 
     /// The policies in force and, as if they were applied, these: NetworkPolicies and ClusterNetworkPolicies as the API returns
@@ -263,6 +278,8 @@ pub(crate) fn install(
         "What happens to flows, as JSON lines.",
         Arc::new(FlowLogs(sources.clone())),
     );
+    let log = kind("DNSLog", "dnslogs");
+    stream(api, log, "What DNS is asked and answers, as JSON lines.", Arc::new(DnsLogs(sources.clone())));
     stream(api, kind("Capture", "captures"), "Packets as they pass, as pcapng.", Arc::new(Captures(sources.clone())));
     let tunnel = kind("Tunnel", "tunnels").cluster_scoped();
     stream(api, tunnel, "A TCP connection to ?to=HOST:PORT.", Arc::new(Tunnels(sources)));

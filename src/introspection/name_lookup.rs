@@ -52,7 +52,9 @@ impl Question for NameLookup {
             },
         };
         let queries = sources.lookup(pod.as_deref(), &spec.name, &spec.r#type).await?;
-        Ok(json!({"queries": queries}))
+        let faults = pod.as_ref().and_then(|pod| pod.metadata.annotations.as_ref()?.get(dns::FAULTS));
+        let warning = |faults| format!("the pod may be told something else, since it has {}: {faults}", dns::FAULTS);
+        Ok(json!({"queries": queries, "warnings": faults.into_iter().map(warning).collect::<Vec<_>>()}))
     }
 }
 
@@ -62,7 +64,7 @@ impl Sources {
     pub(super) async fn lookup(&self, pod: Option<&Pod>, name: &str, kind: &str) -> Result<Vec<Answer>, Refusal> {
         let dns = alive(&self.dns)?;
         let names = match pod {
-            Some(pod) => search_names(&resolv_conf(pod, &self.cluster_dns), name),
+            Some(pod) => search_names(&resolv_conf(pod, &self.cluster_dns).text, name),
             None => vec![name.to_owned()],
         };
         let mut queries = Vec::new();

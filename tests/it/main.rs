@@ -5,6 +5,7 @@ mod cli;
 mod clients;
 mod cni_profiles;
 mod dns;
+mod dns_log;
 mod dual_stack;
 mod fixture;
 mod floors;
