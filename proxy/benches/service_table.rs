@@ -11,6 +11,7 @@ use std::fmt::Display;
 use std::hint::black_box;
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use world::{ENDPOINTS, NODES, ROUNDS, SERVICES, World, addressing, cluster_ip, pod_ip, slice, world};
 
@@ -61,7 +62,7 @@ fn main() -> io::Result<()> {
         &format!("build, {SERVICES} Services × {ENDPOINTS} endpoints, {NODES} nodes"),
         &format!("{:?}", median(|| timed(|| drop(black_box(build(&many)))))),
     )?;
-    let changed = slice(SERVICES / 2, ENDPOINTS - 1);
+    let changed = Arc::new(slice(SERVICES / 2, ENDPOINTS - 1));
     let service = &many.services[SERVICES as usize / 2];
     line(
         &format!("change one Service of {SERVICES}"),
@@ -70,7 +71,7 @@ fn main() -> io::Result<()> {
     line(
         "change one Service of 1",
         &format!("{:?}", {
-            let changed = slice(0, ENDPOINTS - 1);
+            let changed = Arc::new(slice(0, ENDPOINTS - 1));
             median(|| timed(|| drop(black_box(one_table.with_service(&one.services[0], std::iter::once(&changed))))))
         }),
     )?;

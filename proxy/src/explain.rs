@@ -180,13 +180,13 @@ pub(crate) fn report(
         for (index, endpoint) in (0u32..).zip(endpoints.all()) {
             let report = EndpointReport {
                 address: endpoint.address,
-                target: endpoint.target.clone(),
-                node: endpoint.node.clone(),
+                target: endpoints.target(endpoint).map(str::to_owned),
+                node: endpoints.node(endpoint).map(str::to_owned),
             };
             if list.binary_search(&index).is_ok() {
                 explanation.candidates.push(report);
             } else {
-                let why = excluded(endpoint, route.node, (narrowed.0 || refused_local, narrowed.1));
+                let why = excluded((endpoint, endpoints.node(endpoint)), route.node, (narrowed.0 || refused_local, narrowed.1));
                 explanation.excluded.push(ExcludedReport { endpoint: report, why });
             }
         }
@@ -211,13 +211,17 @@ pub(crate) fn report(
 }
 
 /// Why a frontend's list does not hold an endpoint.
-fn excluded(endpoint: &Endpoint, node: Option<&Node>, (local, topology): (bool, Topology)) -> String {
-    let here = endpoint.node.as_deref() == node.map(|node| node.name.as_str());
+fn excluded(
+    (endpoint, its_node): (&Endpoint, Option<&str>),
+    node: Option<&Node>,
+    (local, topology): (bool, Topology),
+) -> String {
+    let here = its_node == node.map(|node| node.name.as_str());
     if !endpoint.ready && !endpoint.serving {
         "not ready".into()
     } else if local && !(here && node.is_some()) {
         let wanted = node.map_or("the deciding node", |node| node.name.as_str());
-        format!("on {}, and the traffic policy Local wants {wanted}", endpoint.node.as_deref().unwrap_or("no node"))
+        format!("on {}, and the traffic policy Local wants {wanted}", its_node.unwrap_or("no node"))
     } else if !endpoint.ready && endpoint.terminating {
         "terminating, and others are ready".into()
     } else if !endpoint.ready {

@@ -1,9 +1,8 @@
 //! One Service, compiled: its frontends and, per port, its endpoints.
 
-use crate::endpoint::Endpoints;
+use crate::endpoint::{Endpoints, Slices};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use netstack::Protocol;
 use serde::Serialize;
@@ -159,10 +158,7 @@ pub(crate) struct CompiledService {
 
 impl CompiledService {
     /// `None` for a Service that the data path never sees: headless, ExternalName, or not yet allocated.
-    pub(crate) fn compile<'a>(
-        object: &v1::Service,
-        slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
-    ) -> Option<CompiledService> {
+    pub(crate) fn compile(object: &v1::Service, slices: &Slices) -> Option<CompiledService> {
         let spec = object.spec.as_ref()?;
         let kind = spec.type_.as_deref().unwrap_or("ClusterIP");
         let cluster_ips = cluster_ips(spec);
@@ -186,7 +182,7 @@ impl CompiledService {
                 continue; // the API server lets neither through
             };
             let name = spec.name.clone().unwrap_or_default();
-            let (v4, v6) = Endpoints::compile(slices.clone(), &name, protocol_name, local);
+            let (v4, v6) = Endpoints::compile(slices, &name, protocol_name, local);
             let port = Arc::new(ServicePort { name, protocol, port: number, v4, v6 });
             compiled.ports.push(port.clone());
             let addresses = [

@@ -279,7 +279,7 @@ impl TableSync {
             match self.known.services.get(name) {
                 Some(service) => {
                     let slices = self.known.slices.get(name);
-                    table.set_service(service, slices.into_iter().flatten().map(|(_, slice)| &**slice));
+                    table.set_service(service, slices.into_iter().flatten().map(|(_, slice)| slice.clone()).collect());
                 }
                 None => table.remove_service(name),
             }

@@ -5,9 +5,13 @@
 //! thousand. What needs chance or memory (the choice among equals, session affinity) is in
 //! [`crate::translator`].
 
+use crate::endpoint::Slices;
 use crate::host_port::{HostPort, HostPortKey};
 use crate::node::Nodes;
 use crate::service::{CompiledService, Frontend, FrontendKey, ServiceName};
+use foldhash::fast::RandomState;
+use imbl::hashmap::Entry;
+use imbl::shared_ptr::DefaultSharedPtr;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -43,6 +47,10 @@ struct Ranges {
     gateway: Vec<IpAddr>,
 }
 
+/// A map that shares what it has in common with the one it was made from. Its hash is a fast one: what is hashed are the cluster's own
+/// addresses and names.
+type Map<K, V> = imbl::GenericHashMap<K, V, RandomState, DefaultSharedPtr>;
+
 /// Who claims a frontend, the senior first: only that one is served.
 type Claims = Arc<[Frontend]>;
 
@@ -51,12 +59,12 @@ type Claims = Arc<[Frontend]>;
 pub struct ServiceTable {
     ranges: Arc<Ranges>,
     nodes: Arc<Nodes>,
-    services: imbl::HashMap<ServiceName, Arc<CompiledService>>,
-    frontends: imbl::HashMap<FrontendKey, Claims>,
-    node_ports: imbl::HashMap<(bool, Protocol, u16), Claims>,
-    cluster_ips: imbl::HashMap<IpAddr, u32>,
-    pods: imbl::HashMap<ServiceName, Arc<Vec<(HostPortKey, HostPort)>>>,
-    host_ports: imbl::HashMap<HostPortKey, Vec<HostPort>>,
+    services: Map<ServiceName, Arc<CompiledService>>,
+    frontends: Map<FrontendKey, Claims>,
+    node_ports: Map<(bool, Protocol, u16), Claims>,
+    cluster_ips: Map<IpAddr, u32>,
+    pods: Map<ServiceName, Arc<Vec<(HostPortKey, HostPort)>>>,
+    host_ports: Map<HostPortKey, Vec<HostPort>>,
 }
 
 impl ServiceTable {
@@ -80,11 +88,11 @@ impl ServiceTable {
         slices: &[Arc<EndpointSlice>],
         nodes: &[Arc<v1::Node>],
     ) -> ServiceTable {
-        let mut of_service: HashMap<(&str, &str), Vec<&EndpointSlice>> = HashMap::new();
+        let mut of_service: HashMap<(&str, &str), Vec<Arc<EndpointSlice>>, RandomState> = HashMap::default();
         for slice in slices {
             if let Some(name) = service_label(slice) {
                 let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
-                of_service.entry((namespace, name)).or_default().push(slice);
+                of_service.entry((namespace, name)).or_default().push(slice.clone());
             }
         }
         let mut table = ServiceTable::new(addressing).with_nodes(nodes.iter().map(|node| &**node));
@@ -92,7 +100,7 @@ impl ServiceTable {
             let metadata = &service.metadata;
             let name =
                 (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default());
-            table.set_service(service, of_service.get(&name).map_or(&[][..], Vec::as_slice).iter().copied());
+            table.set_service(service, of_service.remove(&name).unwrap_or_default().into());
         }
         table
     }
@@ -106,10 +114,10 @@ impl ServiceTable {
     pub fn with_service<'a>(
         &self,
         service: &v1::Service,
-        slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
+        slices: impl IntoIterator<Item = &'a Arc<EndpointSlice>>,
     ) -> ServiceTable {
         let mut table = self.clone();
-        table.set_service(service, slices);
+        table.set_service(service, slices.into_iter().cloned().collect());
         table
     }
 
@@ -121,13 +129,9 @@ impl ServiceTable {
     }
 
     /// [`ServiceTable::with_service`] on a table that nobody else has yet.
-    pub(crate) fn set_service<'a>(
-        &mut self,
-        service: &v1::Service,
-        slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
-    ) {
+    pub(crate) fn set_service(&mut self, service: &v1::Service, slices: Slices) {
         let name = ServiceName::of(service);
-        match CompiledService::compile(service, slices) {
+        match CompiledService::compile(service, &slices) {
             Some(compiled) if self.services.get(&name).is_some_and(|known| **known == compiled) => {}
             Some(compiled) => {
                 self.remove_service(&name);
@@ -270,15 +274,23 @@ fn service_label(slice: &EndpointSlice) -> Option<&str> {
     slice.metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL).map(String::as_str)
 }
 
-fn claim<K: Clone + Eq + std::hash::Hash>(table: &mut imbl::HashMap<K, Claims>, key: K, frontend: &Frontend) {
-    let mut claims: Vec<Frontend> = table.get(&key).map_or_else(Vec::new, |claims| claims.to_vec());
+fn claim<K: Clone + Eq + std::hash::Hash>(table: &mut Map<K, Claims>, key: K, frontend: &Frontend) {
+    let entry = match table.entry(key) {
+        // As a rule there is one claimant.
+        Entry::Vacant(entry) => {
+            entry.insert(Arc::new([frontend.clone()]));
+            return;
+        }
+        Entry::Occupied(entry) => entry,
+    };
+    let mut claims = entry.get().to_vec();
     claims.push(frontend.clone());
     // By kind as well: one Service may have the same address twice, say as external and as load balancer address.
     claims.sort_by(|a, b| (a.service.seniority(), a.kind).cmp(&(b.service.seniority(), b.kind)));
-    table.insert(key, claims.into());
+    *entry.into_mut() = claims.into();
 }
 
-fn release<K: Clone + Eq + std::hash::Hash>(table: &mut imbl::HashMap<K, Claims>, key: &K, name: &ServiceName) {
+fn release<K: Clone + Eq + std::hash::Hash>(table: &mut Map<K, Claims>, key: &K, name: &ServiceName) {
     let Some(claims) = table.get(key) else { return };
     let left: Vec<Frontend> = claims.iter().filter(|frontend| frontend.service.name != *name).cloned().collect();
     if left.is_empty() {

@@ -1,15 +1,17 @@
 //! The running proxy: real connections through a network whose hook it is, and what changes do to them.
 
-use crate::support::{addressing, host_port_pod, service, slice, slice_with_ports, two_nodes, web};
+use crate::support::{CLIENT, addressing, flow, host_port_pod, service, slice, slice_with_ports, two_nodes, web};
 use informer::{Activity, Informer};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use netstack::{Config, Filter, Hooks, Host, Network, NewFlow, PortTag, UdpSocket, Verdict};
-use proxy::{Proxy, Sources};
+use netstack::{Config, Filter, Hooks, Host, Network, NewFlow, PortTag, Protocol, UdpSocket, Verdict};
+use proxy::{Proxy, Sources, Translator};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
 
 pub(crate) struct AcceptAll;
 
@@ -261,6 +263,35 @@ async fn rule_6_5_a_udp_client_that_keeps_its_socket_follows_the_endpoints() {
     net.activity.idle().await;
     assert_eq!(ask().await, None);
     assert!(net.network.flows().is_empty(), "{:?}", net.network.flows());
+}
+
+/// Two ports whose endpoint moves with one change of their slice: nobody finds one port moved and the other not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rule_5_11_a_changed_service_comes_into_force_as_a_whole() {
+    let net = Arc::new(net().await);
+    let web = "{ clusterIPs: [10.96.0.20], ports: [{ name: a, port: 80 }, { name: b, port: 81 }] }";
+    let ports = "[{ name: a, port: 8080, protocol: TCP }, { name: b, port: 8081, protocol: TCP }]";
+    let at_endpoint = |endpoint: &str| slice_with_ports("web", "web-1", ports, &[endpoint]);
+    net.apply(service("web", web), &[at_endpoint("10.244.1.2@node-1")]).await;
+    let (over, watched) = (Arc::new(AtomicBool::new(false)), net.clone());
+    let is_over = over.clone();
+    let reader = tokio::spawn(async move {
+        while !is_over.load(Ordering::Relaxed) {
+            let snapshot = Translator::new((*watched.proxy.table()).clone(), 1);
+            let [a, b] = ["10.96.0.20:80", "10.96.0.20:81"].map(|to| {
+                let flow = flow(Protocol::Tcp, CLIENT, to);
+                snapshot.explain(&flow, Instant::now()).chosen.expect("one endpoint").ip()
+            });
+            assert_eq!(a, b);
+            tokio::task::yield_now().await;
+        }
+    });
+    for number in 0..200 {
+        let endpoint = if number % 2 == 0 { "10.244.2.2@node-2" } else { "10.244.1.2@node-1" };
+        net.apply_slice(at_endpoint(endpoint)).await;
+    }
+    over.store(true, Ordering::Relaxed);
+    reader.await.expect("every snapshot was whole");
 }
 
 #[tokio::test(start_paused = true)]

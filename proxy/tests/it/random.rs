@@ -78,7 +78,7 @@ impl Dice {
                 labels["kubernetes.io/service-name"] == name
             };
             match world.services.get(name) {
-                Some(service) => table.with_service(service, world.slices.values().filter(of).map(|slice| &**slice)),
+                Some(service) => table.with_service(service, world.slices.values().filter(of)),
                 None => table.without_service(&ServiceName { namespace: "default".into(), name: name.into() }),
             }
         };
