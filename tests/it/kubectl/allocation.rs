@@ -51,6 +51,42 @@ async fn a_service_cidr_extends_the_pool_and_stays_while_an_address_of_it_is_in_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_default_service_cidr_gives_out_no_more_while_it_is_being_deleted_and_comes_back_when_another_has_taken_over() {
+    let bench = Bench::start().await;
+    bench
+        .transcript(
+            r#"
+        $ kubectl wait servicecidr kubernetes --for=condition=Ready --timeout=60s
+        servicecidr.networking.k8s.io/kubernetes condition met
+        $ kubectl delete servicecidr kubernetes --wait=false
+        servicecidr.networking.k8s.io "kubernetes" deleted
+        $ kubectl wait servicecidr kubernetes --for=condition=Ready=false --timeout=60s
+        servicecidr.networking.k8s.io/kubernetes condition met
+        $ kubectl create service clusterip late --tcp=80
+        error: failed to create ClusterIP service: Internal error occurred: failed to allocate a serviceIP: range is full
+        [exit 1]
+        $ kubectl create service clusterip late --tcp=80 --clusterip=10.96.0.80 2>&1 | grep -c 'does not match the current range'
+        1
+        $ kubectl create -f - <<EOF
+        > apiVersion: networking.k8s.io/v1
+        > kind: ServiceCIDR
+        > metadata: {name: successor}
+        > spec: {cidrs: [10.96.0.0/12]}
+        > EOF
+        servicecidr.networking.k8s.io/successor created
+        $ until [ -z "$(kubectl get servicecidr kubernetes -o jsonpath='{.metadata.deletionTimestamp}' 2>&1)" ]; do :; done
+        $ kubectl create service clusterip late --tcp=80 --clusterip=10.96.0.80
+        service/late created
+        $ kubectl get servicecidrs -o name
+        servicecidr.networking.k8s.io/kubernetes
+        servicecidr.networking.k8s.io/successor
+        "#,
+        )
+        .await;
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_ip_address_that_is_deleted_by_hand_is_repaired_and_an_event_says_so() {
     let bench = Bench::start().await;
     bench
