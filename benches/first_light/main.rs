@@ -1,9 +1,9 @@
 //! The figures that Coracle is to reach, each beside its target and, where there is one, beside its yardstick measured in the same
-//! run: start, memory, a hundred replicas, and the data plane beside the kernel's veth.
+//! run: start, memory, a hundred replicas, readiness to packet among many Services, and the data plane beside the kernel's veth.
 //!
 //! ```text
-//! cargo bench --bench first_light                        # everything, about a minute
-//! cargo bench --bench first_light -- start replicas      # some: start, replicas, network
+//! cargo bench --bench first_light                        # everything, about two minutes
+//! cargo bench --bench first_light -- start replicas      # some: start, replicas, readiness, network
 //! ```
 //!
 //! Medians over several rounds; what is compared takes turns, so that a machine that slows down slows both.
@@ -12,6 +12,7 @@
 
 mod network;
 mod process;
+mod readiness;
 mod replicas;
 mod table;
 #[path = "../../netstack/examples/bench/veth.rs"]
@@ -26,7 +27,7 @@ fn main() -> Result<()> {
     }
     // cargo adds `--bench`.
     let parts: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    let known = ["start", "replicas", "network"];
+    let known = ["start", "replicas", "readiness", "network"];
     if let Some(unknown) = parts.iter().find(|part| !known.contains(&part.as_str())) {
         bail!("no benchmark {unknown:?}: must be one of {}", known.join(", "));
     }
@@ -37,6 +38,9 @@ fn main() -> Result<()> {
     }
     if wanted("replicas") {
         replicas::measure(&table)?;
+    }
+    if wanted("readiness") {
+        readiness::measure(&table)?;
     }
     if wanted("network") {
         network::measure(&table)?;
