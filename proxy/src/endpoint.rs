@@ -75,7 +75,11 @@ impl PartialEq for Endpoints {
         };
         self.all.len() == other.all.len()
             && self.narrowed == other.narrowed
-            && self.all.iter().zip(&other.all).all(|(one, two)| one.state() == two.state() && say(self, one) == say(other, two))
+            && self
+                .all
+                .iter()
+                .zip(&other.all)
+                .all(|(one, two)| one.state() == two.state() && say(self, one) == say(other, two))
     }
 }
 

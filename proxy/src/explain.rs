@@ -186,7 +186,11 @@ pub(crate) fn report(
             if list.binary_search(&index).is_ok() {
                 explanation.candidates.push(report);
             } else {
-                let why = excluded((endpoint, endpoints.node(endpoint)), route.node, (narrowed.0 || refused_local, narrowed.1));
+                let why = excluded(
+                    (endpoint, endpoints.node(endpoint)),
+                    route.node,
+                    (narrowed.0 || refused_local, narrowed.1),
+                );
                 explanation.excluded.push(ExcludedReport { endpoint: report, why });
             }
         }

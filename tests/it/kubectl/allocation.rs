@@ -51,7 +51,8 @@ async fn a_service_cidr_extends_the_pool_and_stays_while_an_address_of_it_is_in_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_default_service_cidr_gives_out_no_more_while_it_is_being_deleted_and_comes_back_when_another_has_taken_over() {
+async fn the_default_service_cidr_gives_out_no_more_while_it_is_being_deleted_and_comes_back_when_another_has_taken_over()
+ {
     let bench = Bench::start().await;
     bench
         .transcript(
