@@ -142,8 +142,7 @@ impl QueryLog {
         let Entry { at, from, client, transport, name, kind, mut step, faults } = entry;
         let mut ring = self.ring.lock();
         if let Some(step) = &mut step {
-            let in_vain = outcome.code != Some(ResponseCode::NoError);
-            step.in_vain = ring.lookups.answered(from, step, kind, in_vain);
+            step.in_vain = ring.lookups.answered(from, step, kind, outcome.code);
         }
         ring.queries.push_back(Arc::new(LoggedQuery {
             at,

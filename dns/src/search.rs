@@ -3,6 +3,7 @@
 //! Follows resolv.conf(5) as glibc does it. A server sees full names only. That `example.com.default.svc.cluster.local` was the first
 //! try of a look-up of `example.com` follows from the asking pod's search list; a name that was typed in full looks the same.
 
+use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::{Name, RecordType};
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -102,6 +103,8 @@ struct Lookup {
     at: usize,
     /// What has been answered at the step it is at.
     answered: Vec<RecordType>,
+    /// What has failed there, and may be asked once more.
+    failed: Vec<RecordType>,
     in_vain: u32,
     last: Instant,
 }
@@ -149,6 +152,7 @@ impl Lookups {
             Some((lookup, at)) => {
                 if at > lookup.at {
                     lookup.answered.clear();
+                    lookup.failed.clear();
                     lookup.at = at;
                 }
                 lookup.last = now;
@@ -160,8 +164,17 @@ impl Lookups {
                 }
                 self.last += 1;
                 let (base, names) = path.walk(name);
-                let answered = Vec::new();
-                known.push_back(Lookup { number: self.last, base, names, at: 0, answered, in_vain: 0, last: now });
+                let (answered, failed) = (Vec::new(), Vec::new());
+                known.push_back(Lookup {
+                    number: self.last,
+                    base,
+                    names,
+                    at: 0,
+                    answered,
+                    failed,
+                    in_vain: 0,
+                    last: now,
+                });
                 known.back_mut().expect("one was just put there")
             }
         };
@@ -174,14 +187,24 @@ impl Lookups {
         }
     }
 
-    /// A query has been answered: `in_vain`, or well. How many of its look-up were in vain before it.
-    pub(crate) fn answered(&mut self, asker: IpAddr, step: &LookupStep, kind: RecordType, in_vain: bool) -> u32 {
+    /// A query has been answered with this, or not at all. How many of its look-up were in vain before it.
+    pub(crate) fn answered(
+        &mut self,
+        asker: IpAddr,
+        step: &LookupStep,
+        kind: RecordType,
+        code: Option<ResponseCode>,
+    ) -> u32 {
         let lookups = self.askers.get_mut(&asker).into_iter().flatten();
         let Some(lookup) = lookups.into_iter().find(|lookup| lookup.number == step.lookup) else { return step.in_vain };
         let before = lookup.in_vain;
-        lookup.in_vain += u32::from(in_vain);
+        lookup.in_vain += u32::from(code == Some(ResponseCode::NXDomain));
         if lookup.at + 1 == step.step {
-            lookup.answered.push(kind);
+            let is_answer = matches!(code, Some(ResponseCode::NoError | ResponseCode::NXDomain));
+            // A stub resolver asks twice (`attempts:2`) before it gives up.
+            let known =
+                if is_answer || lookup.failed.contains(&kind) { &mut lookup.answered } else { &mut lookup.failed };
+            known.push(kind);
         }
         before
     }
@@ -207,7 +230,12 @@ mod tests {
         let place = |(text, kind): &(&str, RecordType)| {
             let name = name(text);
             let step = lookups.place((asker, path), (&name, *kind), Instant::now());
-            let before = lookups.answered(asker, &step, *kind, *text != found);
+            let code = match *text {
+                text if text == found => ResponseCode::NoError,
+                text if text.starts_with("broken.") => ResponseCode::ServFail,
+                _ => ResponseCode::NXDomain,
+            };
+            let before = lookups.answered(asker, &step, *kind, Some(code));
             format!("{} {} {}/{} {before}", step.lookup, step.name, step.step, step.steps)
         };
         queries.iter().map(place).collect()
@@ -243,6 +271,15 @@ mod tests {
         let web = "web.default.svc.cluster.local.";
         let queries = [(web, RecordType::A), (web, RecordType::AAAA), (web, RecordType::A), (web, RecordType::AAAA)];
         assert_eq!(places(&path(5), &queries, web), ["1 web 1/4 0", "1 web 1/4 0", "2 web 1/4 0", "2 web 1/4 0"]);
+    }
+
+    #[test]
+    fn a_question_that_failed_is_asked_once_more_in_the_same_lookup() {
+        let queries = [("broken.example.", RecordType::A); 3];
+        assert_eq!(
+            places(&path(5), &queries, ""),
+            ["1 broken.example 1/1 0", "1 broken.example 1/1 0", "2 broken.example 1/1 0"]
+        );
     }
 
     #[tokio::test(start_paused = true)]

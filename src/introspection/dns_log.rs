@@ -147,7 +147,7 @@ impl Reader {
         if let Some(step) = &query.step {
             record["lookup"] = json!({
                 "number": step.lookup, "name": step.name, "step": step.step, "steps": step.steps,
-                "inVain": query.rcode.as_deref() != Some("NOERROR"), "inVainBefore": step.in_vain,
+                "inVain": query.rcode.as_deref() == Some("NXDOMAIN"), "inVainBefore": step.in_vain,
             });
         }
         if let Some(name) = &query.autopath {

@@ -168,6 +168,41 @@ fn sleeper(name: &str, labels: &str, more: &str) -> String {
 }
 
 #[tokio::test(start_paused = true)]
+async fn rule_9_1_dns_policy_none_without_a_nameserver_is_refused() {
+    let cluster = Cluster::builder().seed(1).start().await.expect("a cluster");
+    for (config, told) in [
+        ("", "spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None"),
+        (
+            "dnsConfig: {searches: [a.example]},",
+            "spec.dnsConfig.nameservers: Required value: must provide at least one DNS nameserver when `dnsPolicy` is None",
+        ),
+    ] {
+        let refused = cluster.apply(&sleeper("none", "app: none", &format!("dnsPolicy: None, {config}"))).await;
+        let error = format!("{:#}", refused.expect_err("refused"));
+        assert!(error.contains("Pod \"none\" is invalid") && error.contains(told), "{error}");
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_9_5_a_stateful_sets_pod_has_its_own_name_below_the_headless_service() {
+    let cluster = Cluster::builder().seed(1).start().await.expect("a cluster");
+    let manifests = "{apiVersion: v1, kind: Service, metadata: {name: db}, spec: {clusterIP: None, selector: {app: db}, ports: [{port: 5432}]}}
+---
+{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: db}, spec: {serviceName: db, replicas: 2, selector: {matchLabels: {app: db}},
+  template: {metadata: {labels: {app: db}}, spec: {containers: [{name: c, image: busybox, command: [sleep, '9999']}]}}}}";
+    cluster.apply(manifests).await.expect("applied");
+    cluster.settled().await;
+    let ip = exec(&cluster, "db-1", &["hostname", "-i"]).await.stdout.trim().to_owned();
+    assert_eq!(exec(&cluster, "db-1", &["hostname"]).await.stdout, "db-1\n");
+    let hosts = exec(&cluster, "db-1", &["cat", "/etc/hosts"]).await.stdout;
+    assert!(hosts.contains(&format!("{ip}\tdb-1.db.default.svc.cluster.local\tdb-1\n")), "{hosts}");
+    let found = exec(&cluster, "db-0", &["nslookup", "-type=a", "db-1.db.default.svc.cluster.local"]).await.stdout;
+    assert!(found.contains(&format!("Address: {ip}\n")), "{found}");
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn rule_8_9_policies_apply_to_dns_as_to_all_traffic() {
     let cluster = Cluster::builder().seed(1).start().await.expect("a cluster");
     cluster.apply(&sleeper("client", "app: client", "")).await.expect("applied");

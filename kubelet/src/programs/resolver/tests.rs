@@ -195,6 +195,19 @@ async fn a_silent_server_is_asked_twice_for_five_seconds_each() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn rule_9_3_both_types_of_address_are_asked_for_at_the_same_time() {
+    let network = network();
+    let server = serve(Machine::at(&network, "10.0.0.53"), ZONE, Manner::Silent);
+    let client = client(&network, "");
+    let looking = lookup(&client.host, &client.files, "web");
+    tokio::time::timeout(Duration::from_secs(1), looking).await.expect_err("the first answer is still waited for");
+    let mut asked = server.asked.lock().clone();
+    asked.sort_by_key(|(_, kind)| u16::from(*kind));
+    let web = "web.default.svc.cluster.local.".to_owned();
+    assert_eq!(asked, [(web.clone(), RecordType::A), (web, RecordType::AAAA)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_next_nameserver_is_asked_when_one_fails() {
     let network = network();
     let _failing = serve(Machine::at(&network, "10.0.0.53"), ZONE, Manner::Failing);
