@@ -3,6 +3,8 @@
 //! Client certificates and the unix socket are dealt with in [`crate::server`], before the request. A service-account token is valid
 //! while its account (and the pod it is bound to) exist with the uid it was issued for. Follows KEP-1205.
 
+pub(crate) mod websocket;
+
 use crate::authn::{Authenticator, UserInfo};
 use crate::status::Status;
 use crate::tokens::{BoundObject, Claims, ISSUER, KubernetesClaims, SecretClaims, TokenSigner, Verified};
@@ -158,10 +160,17 @@ impl Authenticator for TokenAuthenticator {
         let unauthorized = || Status::failure(401, "Unauthorized", "Unauthorized");
         let bearer = request.headers.get(AUTHORIZATION).and_then(|header| {
             let (scheme, token) = header.to_str().ok()?.trim().split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
         });
-        if let Some(token) = bearer.filter(|token| !token.is_empty()) {
-            return match self.user(token, &[]).await {
+        let bearer = match bearer.filter(|token| !token.is_empty()) {
+            Some(token) => Some(token),
+            None => websocket::token(&request.headers).map_err(|why| {
+                tracing::debug!(why, "bearer token refused");
+                unauthorized()
+            })?,
+        };
+        if let Some(token) = bearer {
+            return match self.user(&token, &[]).await {
                 Ok((user, _)) => Ok(Some(user)),
                 Err(why) => {
                     tracing::debug!(why, "bearer token refused");

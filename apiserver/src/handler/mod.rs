@@ -24,6 +24,7 @@ use crate::registry::ResourceKind;
 use crate::request::{Query, RequestInfo};
 use crate::status::Status;
 use crate::storage::{self, Stored};
+use crate::streams::watch_socket::Socket;
 use crate::{ApiServer, encode, schema, table};
 use axum::Extension;
 use axum::body::Body;
@@ -94,7 +95,8 @@ async fn dispatch(server: ApiServer, info: RequestInfo, user: UserInfo, request:
     }
     let kind = server.registry().lookup(&info.group, &info.version, &info.resource).cloned();
     let kind = kind.ok_or_else(no_such_resource)?;
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    let socket = if info.verb == "watch" { Socket::asked(&mut parts).await } else { None };
     let query = Query::new(&parts.uri);
     let media = Media::new(&parts.headers, &query)?;
     let warnings = Mutex::new(deprecation(&kind).map(str::to_owned).into_iter().collect());
@@ -110,7 +112,11 @@ async fn dispatch(server: ApiServer, info: RequestInfo, user: UserInfo, request:
     } else {
         call.check_path()?;
         if call.info.verb == "watch" {
-            return call.watch().await;
+            let watch = call.watch().await?;
+            return Ok(match socket {
+                Some(socket) => socket.carry(watch),
+                None => watch,
+            });
         }
         call.serve(body).await?
     };

@@ -15,6 +15,7 @@ mod remote_command;
 mod spdy;
 mod spdy_command;
 mod spdy_connection;
+pub(crate) mod watch_socket;
 
 use crate::ApiServer;
 use crate::authn::UserInfo;

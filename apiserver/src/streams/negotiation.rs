@@ -3,12 +3,13 @@
 //! A WebSocket names its protocols in `Sec-WebSocket-Protocol`; SPDY, the older way, in `X-Stream-Protocol-Version` beside
 //! `Upgrade: SPDY/3.1`. In both the client's order decides. Follows upstream's `wsstream` and `httpstream.Handshake`.
 
+use crate::authentication::websocket::protocols;
 use crate::encode;
 use crate::status::Status;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, WebSocketUpgrade};
 use axum::response::Response;
-use http::header::{CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -51,9 +52,7 @@ pub(super) async fn negotiate(
     }
     let upgrade = WebSocketUpgrade::from_request_parts(parts, &()).await;
     let upgrade = upgrade.map_err(|_| encode::failure(&Status::bad_request("Upgrade request required")))?;
-    // Browsers hand tokens over as a protocol, which is none.
-    let wanted = listed(&parts.headers, &SEC_WEBSOCKET_PROTOCOL);
-    let wanted: Vec<&str> = wanted.filter(|name| !name.starts_with("base64url.bearer.authorization.k8s.io.")).collect();
+    let wanted: Vec<&str> = protocols(&parts.headers).collect();
     let chosen = match wanted.is_empty() {
         true => "",
         false => choose(&wanted, websocket).ok_or_else(|| refusal(&wanted, websocket))?,

@@ -6,6 +6,7 @@ mod admission;
 mod apply;
 mod bad_requests;
 mod bound_tokens;
+mod browsers;
 mod connections;
 mod credentials;
 mod deletion;
