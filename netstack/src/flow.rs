@@ -90,6 +90,12 @@ pub trait Translate: Send + Sync + 'static {
 pub trait Filter: Send + Sync + 'static {
     /// Whether `flow` may pass.
     fn verdict(&self, flow: &NewFlow) -> Verdict;
+
+    /// Whether a flow that was let in at `since` may go on.
+    fn verdict_again(&self, flow: &NewFlow, since: Instant) -> Verdict {
+        let _ = since;
+        self.verdict(flow)
+    }
 }
 
 /// What decides over new flows; swapped whole.

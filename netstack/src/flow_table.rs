@@ -58,6 +58,7 @@ pub(crate) struct Flow {
     pub(crate) was_accepted: bool,
     /// The epoch of the judgement.
     pub(crate) epoch: u64,
+    pub(crate) opened: Instant,
     pub(crate) packets: [u64; 2],
     pub(crate) bytes: [u64; 2],
     pub(crate) last_seen: Instant,
@@ -85,6 +86,7 @@ impl Flow {
             judgement: Judgement::Accepted,
             was_accepted: false,
             epoch: 0,
+            opened: now,
             packets: [0; 2],
             bytes: [0; 2],
             last_seen: now,

@@ -30,9 +30,9 @@ impl Switch {
         }
         if flow.epoch != epoch {
             let (original, translated, tags) = (flow.original, flow.translated, (flow.from.1, flow.to.1));
-            if let Judgement::Dropped(reason) | Judgement::Rejected(reason) =
-                self.judge(&original, &translated, tags.0, tags.1)
-            {
+            let opened = flow.opened;
+            let judgement = self.judge(&original, &translated, tags, Some(opened));
+            if let Judgement::Dropped(reason) | Judgement::Rejected(reason) = judgement {
                 return Outcome::Drop(reason);
             }
         }

@@ -207,8 +207,8 @@ impl Switch {
                 return None;
             }
             let (original, translated) = (flow.original, flow.translated);
-            let (from, to) = (flow.from.1, flow.to.1);
-            let judgement = self.judge(&original, &translated, from, to);
+            let (tags, opened) = ((flow.from.1, flow.to.1), flow.opened);
+            let judgement = self.judge(&original, &translated, tags, Some(opened));
             let flow = self.flows.get_mut(id)?;
             flow.judgement = judgement;
             flow.epoch = epoch;
@@ -272,9 +272,17 @@ impl Switch {
         }
     }
 
-    pub(crate) fn judge(&self, original: &FlowKey, translated: &FlowKey, from: PortTag, to: PortTag) -> Judgement {
+    /// `since`: when it was let in, if it has been.
+    pub(crate) fn judge(
+        &self,
+        original: &FlowKey,
+        translated: &FlowKey,
+        (from, to): (PortTag, PortTag),
+        since: Option<Instant>,
+    ) -> Judgement {
         let flow = NewFlow { original: original.five_tuple(), translated: translated.five_tuple(), from, to };
-        match self.hooks.filter.verdict(&flow) {
+        let filter = &self.hooks.filter;
+        match since.map_or_else(|| filter.verdict(&flow), |since| filter.verdict_again(&flow, since)) {
             Verdict::Accept => Judgement::Accepted,
             Verdict::Drop(reason) => Judgement::Dropped(reason),
             Verdict::Reject(reason) => Judgement::Rejected(reason),
@@ -340,7 +348,7 @@ impl Switch {
         }
         way.0 = translated;
         let mut flow = Flow::new(original, translated, (from.port, from.tag), exit, now);
-        flow.judgement = self.judge(&original, &translated, from.tag, exit.1);
+        flow.judgement = self.judge(&original, &translated, (from.tag, exit.1), None);
         flow.epoch = self.epoch;
         flow.was_accepted = flow.judgement == Judgement::Accepted;
         let outcome = match flow.judgement {
