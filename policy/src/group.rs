@@ -9,8 +9,8 @@ use crate::rule_set::RuleSet;
 use parking_lot::RwLock;
 use std::sync::Arc;
 
-/// Identities come and go; beyond so many remembered ones a group starts afresh.
-const REMEMBERED_IDENTITIES: usize = 65_536;
+/// Identities come and go; of more than so many it is found anew which policies select them.
+const REMEMBERED_IDENTITIES: usize = 4_096;
 
 /// Some policies, and what they mean for the identities seen so far.
 #[derive(Debug, Default)]
@@ -108,7 +108,9 @@ impl PolicyGroup {
             selecting.map(|(number, policy)| (number, policy.clone())).unzip();
         let mut subjects = self.subjects.write();
         if subjects.by_identity.len() >= REMEMBERED_IDENTITIES {
-            *subjects = Subjects::default();
+            subjects.by_identity.clear();
+            // What still applies to somebody is kept there too.
+            subjects.by_selection.retain(|_, subject| Arc::strong_count(subject) > 1);
         }
         let subject = subjects.by_selection.entry(selection).or_insert_with(|| {
             let ingress = RuleSet::compile(&policies, Direction::Ingress);

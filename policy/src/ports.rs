@@ -108,6 +108,12 @@ impl PortMap {
         map
     }
 
+    /// About how much memory it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        let named: usize = self.named.values().flat_map(HashMap::keys).map(|name| name.len() + 64).sum();
+        size_of::<Interval>() * (self.tcp.len() + self.udp.len() + self.sctp.len()) + named
+    }
+
     /// The first rule that matches a port of a destination with these named ports.
     pub(crate) fn first(&self, protocol: Protocol, port: u16, destination: &[NamedPort]) -> Option<u32> {
         let intervals = match protocol {
