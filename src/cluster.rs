@@ -3,6 +3,7 @@
 //! Only wiring: which component gets which informer, identity, address and hook. What they do is in their crates.
 
 use crate::addresses::Addresses;
+use crate::answered::PolicyAnswers;
 use crate::bootstrap;
 use crate::builder::Builder;
 use crate::cni_profile;
@@ -208,6 +209,7 @@ impl Builder {
         dns_config.hosts = self.addresses.hosts().into_iter().map(machine).collect();
         let usual = if self.forward_outside { dns::upstreams(&node_resolv_conf) } else { Vec::new() };
         self.dns.apply(&mut dns_config, usual);
+        dns_config.listener = Some(Arc::new(PolicyAnswers::new(&policy, ZONE)));
         let dns = Arc::new(dns::start(&informers, dns_config));
         let dns_address = dns_sockets.as_ref().and_then(|sockets| sockets.local_addr().ok());
         if let Some(sockets) = dns_sockets {

@@ -4,6 +4,7 @@
 //! NetworkPolicy, with real TCP/IP between its pods. The binary `coracle` is a command line around the same.
 
 mod addresses;
+mod answered;
 mod bootstrap;
 mod builder;
 mod cluster;

@@ -1,9 +1,9 @@
 //! ClusterNetworkPolicy (`policy.networking.k8s.io/v1alpha2`): the administrator's tiers around NetworkPolicy.
 //!
 //! The types as they are on the wire, and their compilation. What this version does not know fails closed, as the API
-//! asks: an `Accept` rule with it matches nothing, any other denies everything. That holds for the experimental peer
-//! `domainNames` too, which is not evaluated here.
+//! asks: an `Accept` rule with it matches nothing, any other denies everything. `domainNames` are known in `Accept` rules only.
 
+use crate::domain_name::DomainName;
 use crate::peer::{Block, Peer};
 use crate::ports::PortMatch;
 use crate::rule::{Action, CompiledPolicy, Rule, Tier};
@@ -116,7 +116,8 @@ pub struct EgressPeer {
     /// Nodes, by their labels: the addresses in their status. Experimental upstream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<LabelSelector>,
-    /// Experimental, not supported.
+    /// Names, by the addresses that the cluster's DNS has answered them with. `*.` in front: one or more labels. In `Accept`
+    /// rules only. Experimental upstream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain_names: Option<Vec<String>>,
 }
@@ -211,7 +212,10 @@ pub(crate) fn compile(name: String, spec: &ClusterNetworkPolicySpec) -> Option<C
         rule(given.name.as_ref(), &given.action, peers, &given.protocols)
     });
     let egress = spec.egress.iter().map(|given| {
-        let peers: Result<Vec<Vec<Peer>>, Unknown> = given.to.iter().map(destination).collect();
+        // A name may have addresses that nobody has asked for: a rule that denies would not hold (NPEP-133).
+        let is_known = |peer: &EgressPeer| peer.domain_names.is_none() || given.action == "Accept";
+        let known = |peer| if is_known(peer) { destination(peer) } else { Err(Unknown) };
+        let peers: Result<Vec<Vec<Peer>>, Unknown> = given.to.iter().map(known).collect();
         rule(given.name.as_ref(), &given.action, peers.map(|peers| peers.concat()), &given.protocols)
     });
     // Without rules in a direction it has nothing to say about it.
@@ -258,12 +262,15 @@ fn scope(peer: &PodPeer) -> Result<Scope, Unknown> {
 fn destination(peer: &EgressPeer) -> Result<Vec<Peer>, Unknown> {
     match peer {
         EgressPeer { pod, networks: None, nodes: None, domain_names: None } => Ok(vec![Peer::Pods(scope(pod)?)]),
-        EgressPeer { pod: PodPeer { namespaces: None, pods: None }, networks, nodes, domain_names: None } => {
-            match (networks, nodes) {
-                (Some(networks), None) => {
+        EgressPeer { pod: PodPeer { namespaces: None, pods: None }, networks, nodes, domain_names } => {
+            match (networks, nodes, domain_names) {
+                (Some(networks), None, None) => {
                     networks.iter().map(|range| Block::whole(range).map(Peer::Block).ok_or(Unknown)).collect()
                 }
-                (None, Some(nodes)) => Ok(vec![Peer::Nodes(Selector::compile(nodes))]),
+                (None, Some(nodes), None) => Ok(vec![Peer::Nodes(Selector::compile(nodes))]),
+                (None, None, Some(names)) => {
+                    names.iter().map(|name| DomainName::compile(name).map(Peer::Name).ok_or(Unknown)).collect()
+                }
                 _ => Err(Unknown),
             }
         }

@@ -73,16 +73,17 @@ impl Crowd<'_> {
 
     fn peers_meet(&self, first: &CompiledPolicy, one: &Rule, second: &CompiledPolicy, other: &Rule) -> bool {
         let (Some(ours), Some(theirs)) = (&one.peers, &other.peers) else { return true };
-        let blocks_meet = ours.iter().any(|one| {
+        let by_themselves = ours.iter().any(|one| {
             theirs.iter().any(|other| match (one, other) {
                 (Peer::Block(one), Peer::Block(other)) => {
                     one.contains(other.cidr.addr()) || other.contains(one.cidr.addr())
                 }
+                (Peer::Name(one), Peer::Name(other)) => one.meets(other),
                 _ => false,
             })
         });
         let selected = [self.selected(first, one), self.selected(second, other)];
-        blocks_meet || Bits::common(&[&selected[0], &selected[1]], self.parties.len()).is_some()
+        by_themselves || Bits::common(&[&selected[0], &selected[1]], self.parties.len()).is_some()
     }
 }
 

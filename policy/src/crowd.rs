@@ -3,6 +3,7 @@
 //! Each rule and each scope is asked once and remembered for as long as the crowd is: for the matrix and for policies
 //! that may be at odds, never for live packets.
 
+use crate::answered_names::{AnsweredNames, NamesView};
 use crate::endpoint::Endpoint;
 use crate::peer::{Block, Peer};
 use crate::rule::{CompiledPolicy, Rule};
@@ -25,6 +26,7 @@ type ScopeKey = (Option<String>, Scope);
 
 /// Many parties, and whom of them rules have been found to select.
 pub(crate) struct Crowd<'t> {
+    names: &'t AnsweredNames,
     pub(crate) parties: Vec<Party<'t>>,
     by_namespace: HashMap<&'t str, Vec<usize>>,
     by_address: Vec<(IpAddr, usize)>,
@@ -37,6 +39,7 @@ pub(crate) struct Crowd<'t> {
 impl<'t> Crowd<'t> {
     pub(crate) fn new(table: &'t PolicyTable, addresses: impl Iterator<Item = IpAddr>) -> Crowd<'t> {
         let mut crowd = Crowd {
+            names: &table.names,
             parties: Vec::new(),
             by_namespace: HashMap::new(),
             by_address: Vec::new(),
@@ -71,6 +74,11 @@ impl<'t> Crowd<'t> {
                     let node = |party: &Party<'_>| party.node.is_some_and(|node| selector.matches(&node.labels));
                     let parties = self.parties.iter().enumerate().filter(|(_, party)| node(party));
                     parties.for_each(|(number, _)| selected.set(number));
+                }
+                Peer::Name(name) => {
+                    let names = NamesView { names: self.names, since: None };
+                    let named = self.by_address.iter().filter(|(address, _)| names.has(name, *address));
+                    named.for_each(|(_, number)| selected.set(*number));
                 }
                 Peer::Nothing => {}
             }

@@ -3,6 +3,7 @@
 //! The work is done by a task of [`crate::sync`].
 
 use crate::admin_network_policy::{AdminNetworkPolicy, BaselineAdminNetworkPolicy};
+use crate::answered_names::AnsweredNames;
 use crate::cluster_network_policy::ClusterNetworkPolicy;
 use crate::endpoint::{on_host_network, version_of};
 use crate::explain::Explanation;
@@ -71,6 +72,9 @@ pub struct Policy {
     sources: Sources,
     commands: mpsc::UnboundedSender<Command>,
     request_progress: Arc<dyn Fn() + Send + Sync>,
+    network: Network,
+    established: Established,
+    names: Arc<AnsweredNames>,
     _tasks: JoinSet<()>,
 }
 
@@ -126,7 +130,8 @@ pub fn start(informers: &Informers, network: Network, config: Config) -> Policy 
 pub fn start_with(sources: Sources, network: Network, config: Config) -> Policy {
     let static_nodes: Map<IpAddr, String> =
         config.node_addresses.into_iter().map(|(node, address)| (address, node)).collect();
-    let table = ArcSwap::from_pointee(PolicyTable::default());
+    let names = Arc::new(AnsweredNames::default());
+    let table = ArcSwap::from_pointee(PolicyTable::default().with_names(names.clone()));
     let filter = Arc::new(TableFilter { table, denial: config.denial });
     let (commands, receiver) = mpsc::unbounded_channel();
     let mut tasks = JoinSet::new();
@@ -136,9 +141,11 @@ pub fn start_with(sources: Sources, network: Network, config: Config) -> Policy 
         reporter
     });
     let streams = Streams::of(&sources, receiver);
-    let sync = TableSync::new(filter.clone(), network, config.established, static_nodes, reporter);
+    let established = config.established;
+    let sync = TableSync::new(filter.clone(), network.clone(), established, static_nodes, reporter);
     tasks.spawn(sync.run(streams, sources.pods.clone()));
-    Policy { filter, sources, commands, request_progress: config.request_progress, _tasks: tasks }
+    let request_progress = config.request_progress;
+    Policy { filter, sources, commands, request_progress, network, established, names, _tasks: tasks }
 }
 
 impl Policy {
@@ -155,6 +162,29 @@ impl Policy {
     /// Why a flow may pass, or not: by the table in force.
     pub fn explain(&self, flow: &NewFlow) -> Explanation {
         self.filter.table.load().explain(flow)
+    }
+
+    /// Pods are about to be told that these names (in lower case, without the dot at their end) have these addresses, for as long
+    /// as that: when this returns, they may use them where policies let them by name.
+    pub fn answered<'a>(&self, answers: impl IntoIterator<Item = (&'a str, IpAddr, Duration)>) {
+        let mut news = false;
+        for (name, address, ttl) in answers {
+            news |= self.names.add(name, address, ttl);
+        }
+        if news {
+            // Who has tried too early is not refused for ever.
+            self.established.judge_anew(&self.network);
+        }
+    }
+
+    /// Whether policies in force may name something in this zone, so that answers from it have to be told of.
+    pub fn names_in(&self, zone: &str) -> bool {
+        self.names.wants(zone)
+    }
+
+    /// What names have been answered with, for tables that are built beside the one in force.
+    pub fn names(&self) -> Arc<AnsweredNames> {
+        self.names.clone()
     }
 
     /// Puts a pod under its policies. Call it when the pod's addresses are known and before its first program starts:

@@ -2,6 +2,7 @@
 
 use crate::endpoint::Endpoint;
 use crate::peer::Peer;
+use crate::reason;
 use crate::ports::{PortMatch, name_of};
 use crate::rule::{Action, CompiledPolicy, Direction, Rule, Tier};
 use crate::rule_set::{Origin, PeerView, PortView};
@@ -104,14 +105,14 @@ pub struct NearMiss {
 impl PolicyTable {
     /// Why `flow` may pass, or not.
     pub fn explain(&self, flow: &NewFlow) -> Explanation {
-        let parties = self.parties(flow);
+        let parties = self.parties(flow, None);
         let (egress, ingress) = (self.egress(&parties), self.ingress(&parties));
         let refused = |side: Side, direction| side.refusal(direction);
-        let reason = refused(egress, Direction::Egress).or_else(|| refused(ingress, Direction::Ingress));
+        let refusal = refused(egress, Direction::Egress).or_else(|| refused(ingress, Direction::Ingress));
         let name = |pod: Option<&Endpoint>| pod.map(Endpoint::full_name);
         Explanation {
-            allowed: reason.is_none(),
-            reason: reason.map(|reason| reason.0),
+            allowed: refusal.is_none(),
+            reason: refusal.map(reason::code),
             protocol: name_of(parties.port.protocol),
             source: PartyReport { address: flow.translated.src, pod: name(parties.source) },
             destination: PartyReport { address: flow.translated.dst, pod: name(parties.destination) },
@@ -233,6 +234,10 @@ fn peer_problem(peer: &Peer, policy_namespace: &str, view: PeerView<'_>) -> Opti
             None => Some(format!("{} is no node's address", view.address)),
             Some(node) => selector.mismatch(&node.labels, "node", &node.name),
         },
+        Peer::Name(name) => {
+            let names = view.names?;
+            (!names.has(name, view.address)).then(|| names.names.problem(name, view.address))
+        }
         Peer::Block(block) if block.contains(view.address) => None,
         Peer::Block(block) => Some(block_problem(block.cidr, &block.except, view.address)),
         Peer::Pods(Scope { namespaces, pods }) => {

@@ -2,7 +2,8 @@
 
 use crate::table::PolicyTable;
 use arc_swap::ArcSwap;
-use netstack::{Filter, NewFlow, Verdict};
+use netstack::{Filter, Network, NewFlow, Reason, Verdict};
+use tokio::time::Instant;
 
 /// What happens to a flow that no rule allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,12 +32,33 @@ pub(crate) struct TableFilter {
     pub(crate) denial: Denial,
 }
 
-impl Filter for TableFilter {
-    fn verdict(&self, flow: &NewFlow) -> Verdict {
-        match (self.table.load().allows(flow), self.denial) {
+impl Established {
+    /// What a table that says other things than before, or names that have further addresses, mean for known flows.
+    pub(crate) fn judge_anew(self, network: &Network) {
+        match self {
+            Established::ReEvaluate => network.reevaluate(),
+            // Who has been refused asks anew; who has been let in is never asked again.
+            Established::Keep => network.forget_dropped_flows(),
+        }
+    }
+}
+
+impl TableFilter {
+    fn verdict_of(&self, allowed: Result<(), Reason>) -> Verdict {
+        match (allowed, self.denial) {
             (Ok(()), _) => Verdict::Accept,
             (Err(reason), Denial::Drop) => Verdict::Drop(reason),
             (Err(reason), Denial::Reject) => Verdict::Reject(reason),
         }
+    }
+}
+
+impl Filter for TableFilter {
+    fn verdict(&self, flow: &NewFlow) -> Verdict {
+        self.verdict_of(self.table.load().allows(flow))
+    }
+
+    fn verdict_again(&self, flow: &NewFlow, since: Instant) -> Verdict {
+        self.verdict_of(self.table.load().still_allows(flow, since))
     }
 }

@@ -18,9 +18,11 @@
 //! project: ClusterNetworkPolicy v1alpha2, and the policies of v1alpha1 read as such.
 
 mod admin_network_policy;
+mod answered_names;
 mod cluster_network_policy;
 mod conflict;
 mod crowd;
+mod domain_name;
 mod endpoint;
 mod engine;
 mod explain;
@@ -30,6 +32,7 @@ mod hash;
 mod matrix;
 mod peer;
 mod ports;
+mod remembered;
 mod rule;
 mod rule_set;
 mod selector;
@@ -47,6 +50,7 @@ pub mod v1alpha2 {
     pub use crate::cluster_network_policy::*;
 }
 
+pub use answered_names::AnsweredNames;
 pub use engine::{ClusterPolicies, Config, Policy, Sources, start, start_with};
 pub use explain::{DirectionReport, Explanation, NearMiss, PartyReport, RuleReport, Ruling};
 pub use filter::{Denial, Established};
@@ -62,6 +66,16 @@ pub mod reason {
     pub const POLICY_DENIED_INGRESS: Reason = Reason("POLICY_DENIED_INGRESS");
     /// The source is isolated for egress, and no rule allows the flow.
     pub const POLICY_DENIED_EGRESS: Reason = Reason("POLICY_DENIED_EGRESS");
-    /// A rule of a ClusterNetworkPolicy denies the flow.
-    pub const CNP_DENY: Reason = Reason("CNP_DENY");
+    /// A rule of a ClusterNetworkPolicy for the destination denies the flow.
+    pub const CNP_DENY_INGRESS: Reason = Reason("CNP_DENY_INGRESS");
+    /// A rule of a ClusterNetworkPolicy for the source denies the flow.
+    pub const CNP_DENY_EGRESS: Reason = Reason("CNP_DENY_EGRESS");
+
+    /// The code as it is shown to users, beside the direction: that of a ClusterNetworkPolicy's denial is the same for both.
+    pub fn code(reason: Reason) -> &'static str {
+        match reason {
+            CNP_DENY_INGRESS | CNP_DENY_EGRESS => "CNP_DENY",
+            other => other.0,
+        }
+    }
 }

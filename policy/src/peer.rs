@@ -1,5 +1,6 @@
 //! The peers of rules, compiled.
 
+use crate::domain_name::DomainName;
 use crate::endpoint::Identity;
 use crate::selector::{Scope, Selector};
 use ipnet::IpNet;
@@ -15,6 +16,8 @@ pub(crate) enum Peer {
     Block(Block),
     /// Nodes, by the addresses in their status.
     Nodes(Selector),
+    /// Addresses that a name has been answered with.
+    Name(DomainName),
     /// Nothing: what the API would not have let through.
     Nothing,
 }

@@ -2,6 +2,7 @@
 
 use crate::peer::Peer;
 use crate::ports::PortMatch;
+use crate::rule_set::PortView;
 use crate::selector::{Scope, Selector};
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -116,6 +117,11 @@ fn directions(spec: &NetworkPolicySpec) -> (bool, bool) {
 }
 
 impl Rule {
+    /// Whether it speaks of that port: by itself, where rules are too few to be compiled together.
+    pub(crate) fn has_port(&self, port: PortView<'_>) -> bool {
+        self.ports.is_empty() || self.ports.iter().any(|of| of.matches(port.protocol, port.port, port.named))
+    }
+
     fn compile(peers: &Option<Vec<NetworkPolicyPeer>>, ports: &Option<Vec<NetworkPolicyPort>>) -> Rule {
         let given = ports.as_deref().unwrap_or_default();
         let mut compiled: Vec<PortMatch> = given.iter().filter_map(port_match).collect();

@@ -1,14 +1,17 @@
 //! All rules that apply to some pods in one direction, compiled so that a new flow costs two look-ups.
 //!
 //! A peer is a pod, found by its identity, or an address, found by the longest prefix; either leads to a [`PortMap`] of
-//! exactly the rules whose peers match it. The maps of identities are made when an identity is first seen and kept:
-//! identities are immutable, so they are never wrong. The maps of prefixes are made at once: the ranges and exceptions
+//! exactly the rules whose peers match it. The maps of identities are made when an identity is first seen and
+//! [remembered](crate::remembered). The maps of prefixes are made at once: the ranges and exceptions
 //! of all rules cut the address space into regions, and in each region the same rules match.
 
+use crate::answered_names::NamesView;
+use crate::domain_name::NameIndex;
 use crate::endpoint::{Endpoint, Identity};
 use crate::hash::Map;
 use crate::peer::{Block, Peer};
 use crate::ports::{NamedPort, PortMap};
+use crate::remembered::Remembered;
 use crate::rule::{Action, CompiledPolicy, Direction, Rule};
 use crate::table::NodeInfo;
 use ipnet::IpNet;
@@ -17,9 +20,6 @@ use parking_lot::RwLock;
 use prefix_trie::joint::JointPrefixMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-
-/// Identities come and go; beyond so many remembered ones a rule set starts afresh.
-const REMEMBERED_IDENTITIES: usize = 65_536;
 
 /// Where a rule stands: the policy, and its place there.
 #[derive(Clone, Debug)]
@@ -40,14 +40,9 @@ pub(crate) struct RuleSet {
     regions: JointPrefixMap<IpNet, Arc<PortMap>>,
     /// The rules that speak of nodes by their labels.
     of_nodes: Vec<u32>,
+    /// The rules that speak of names.
+    of_names: NameIndex<u32>,
     remembered: RwLock<Remembered>,
-}
-
-#[derive(Debug, Default)]
-struct Remembered {
-    by_identity: Map<u64, Arc<PortMap>>,
-    /// Identities that meet the same rules share one map.
-    by_rules: Map<Vec<u32>, Arc<PortMap>>,
 }
 
 /// The other end of a flow as one side's rules see it.
@@ -58,6 +53,8 @@ pub(crate) struct PeerView<'t> {
     /// The node whose address it is.
     pub(crate) node: Option<&'t NodeInfo>,
     pub(crate) address: IpAddr,
+    /// The names of addresses, for those rules that go by them.
+    pub(crate) names: Option<NamesView<'t>>,
 }
 
 /// What a flow asks of its destination.
@@ -84,6 +81,7 @@ impl RuleSet {
             everyone: Arc::default(),
             regions: JointPrefixMap::new(),
             of_nodes: Vec::new(),
+            of_names: NameIndex::default(),
             remembered: RwLock::default(),
         };
         let actions: Vec<Action> = set.all().map(|(_, rule)| rule.action).collect();
@@ -95,6 +93,15 @@ impl RuleSet {
         set.regions = set.regions(&everyone);
         let speaks_of_nodes = |rule: &Rule| rule.peers.iter().flatten().any(|peer| matches!(peer, Peer::Nodes(_)));
         set.of_nodes = set.numbered().filter(|(_, rule)| speaks_of_nodes(rule)).map(|(number, _)| number).collect();
+        let mut of_names = NameIndex::default();
+        for (number, rule) in set.numbered() {
+            for peer in rule.peers.iter().flatten() {
+                if let Peer::Name(name) = peer {
+                    of_names.insert(name, number);
+                }
+            }
+        }
+        set.of_names = of_names;
         Some(set)
     }
 
@@ -134,7 +141,20 @@ impl RuleSet {
         let by_address = first(region.map_or(&self.everyone, |(_, map)| map));
         let by_identity = peer.pod.and_then(|pod| self.with_identity(&pod.identity, first));
         let by_node = peer.node.and_then(|node| self.first_of_node(node, port));
-        [by_address, by_identity, by_node].into_iter().flatten().min()
+        let by_name = if self.of_names.is_empty() { None } else { self.first_of_name(peer, port) };
+        [by_address, by_identity, by_node, by_name].into_iter().flatten().min()
+    }
+
+    fn first_of_name(&self, peer: PeerView<'_>, port: PortView<'_>) -> Option<u32> {
+        let mut first: Option<u32> = None;
+        peer.names?.of(peer.address, |name| {
+            for number in self.of_names.matching(name).copied() {
+                if first.is_none_or(|first| number < first) && self.rule(number).1.has_port(port) {
+                    first = Some(number);
+                }
+            }
+        });
+        first
     }
 
     /// Nodes are few, and so are rules that speak of them: those are gone through.
@@ -142,14 +162,13 @@ impl RuleSet {
         self.of_nodes.iter().copied().find(|number| {
             let rule = self.rule(*number).1;
             let selects = |peer: &Peer| matches!(peer, Peer::Nodes(selector) if selector.matches(&node.labels));
-            let has_port = || rule.ports.iter().any(|of| of.matches(port.protocol, port.port, port.named));
-            rule.peers.iter().flatten().any(selects) && (rule.ports.is_empty() || has_port())
+            rule.peers.iter().flatten().any(selects) && rule.has_port(port)
         })
     }
 
     /// Shows the rules whose peers select an identity.
     fn with_identity<T>(&self, identity: &Identity, show: impl FnOnce(&PortMap) -> T) -> T {
-        if let Some(map) = self.remembered.read().by_identity.get(&identity.id) {
+        if let Some(map) = self.remembered.read().get(identity.id) {
             return show(map);
         }
         let rules: Vec<u32> = self
@@ -160,20 +179,7 @@ impl RuleSet {
             })
             .map(|(number, _, _)| number)
             .collect();
-        let mut remembered = self.remembered.write();
-        if remembered.by_identity.len() >= REMEMBERED_IDENTITIES {
-            *remembered = Remembered::default();
-        }
-        let map = match remembered.by_rules.get(&rules) {
-            Some(map) => map.clone(),
-            None => {
-                let map = Arc::new(self.port_map(&rules));
-                remembered.by_rules.insert(rules, map.clone());
-                map
-            }
-        };
-        remembered.by_identity.insert(identity.id, map.clone());
-        show(&map)
+        show(self.remembered.write().put(identity.id, rules, |rules| self.port_map(rules)))
     }
 
     fn regions(&self, everyone: &[u32]) -> JointPrefixMap<IpNet, Arc<PortMap>> {

@@ -5,7 +5,7 @@
 //! hand, so that a cluster that has settled shows all of it.
 
 use crate::admin_network_policy::{AdminNetworkPolicy, BaselineAdminNetworkPolicy};
-use crate::cluster_network_policy::{ClusterNetworkPolicy, ClusterNetworkPolicyStatus, EgressPeer};
+use crate::cluster_network_policy::{ClusterNetworkPolicy, ClusterNetworkPolicyStatus};
 use crate::conflict::Conflict;
 use crate::table::PolicyTable;
 use informer::Working;
@@ -78,31 +78,13 @@ impl TierPolicy {
         }
     }
 
-    fn destinations(&self) -> Vec<&[EgressPeer]> {
-        match self {
-            TierPolicy::Cluster(policy) => policy.spec.egress.iter().map(|rule| rule.to.as_slice()).collect(),
-            TierPolicy::Admin(policy) => policy.spec.egress.iter().map(|rule| rule.to.as_slice()).collect(),
-            TierPolicy::Baseline(policy) => policy.spec.egress.iter().map(|rule| rule.to.as_slice()).collect(),
-        }
-    }
-
     /// The condition it is to have.
     fn accepted(&self, now: Timestamp) -> Condition {
-        let names = |peers: &[EgressPeer]| peers.iter().any(|peer| peer.domain_names.is_some());
-        let unknown = self.destinations().into_iter().position(names);
-        let (status, reason, message) = match unknown {
-            None => ("True", "Accepted", "The policy is in force.".to_owned()),
-            Some(index) => (
-                "False",
-                "UnsupportedPeer",
-                format!("spec.egress[{index}]: domainNames are not evaluated here, so the rule matches nothing."),
-            ),
-        };
         Condition {
             type_: "Accepted".to_owned(),
-            status: status.to_owned(),
-            reason: reason.to_owned(),
-            message,
+            status: "True".to_owned(),
+            reason: "Accepted".to_owned(),
+            message: "The policy is in force.".to_owned(),
             observed_generation: self.metadata().generation,
             last_transition_time: Time(now),
         }

@@ -265,12 +265,12 @@ impl TableSync {
                     Tier::ALL.into_iter().for_each(|tier| drop(table.subject(tier, &identity)));
                 }
             }
-            self.filter.table.store(Arc::new(table));
-            match self.established {
-                Established::ReEvaluate => self.network.reevaluate(),
-                // Who has been refused asks anew; who has been let in is never asked again.
-                Established::Keep => self.network.forget_dropped_flows(),
+            if next.touched.contains(&None) {
+                // Before it is in force: an answer in between is news already.
+                table.names.want(table.names_of_rules());
             }
+            self.filter.table.store(Arc::new(table));
+            self.established.judge_anew(&self.network);
         }
         if let Some(reporter) = &self.reporter {
             let table = self.filter.table.load_full();

@@ -4,10 +4,13 @@
 //! what has been compiled of it.
 
 use crate::admin_network_policy::{AdminNetworkPolicy, BaselineAdminNetworkPolicy};
+use crate::answered_names::{AnsweredNames, NamesView};
 use crate::cluster_network_policy::ClusterNetworkPolicy;
+use crate::domain_name::NameIndex;
 use crate::endpoint::{Endpoint, Endpoints, Identity};
 use crate::group::{IdentityRules, PolicyGroup, Subject};
 use crate::hash::{Map, PersistentMap};
+use crate::peer::Peer;
 use crate::reason;
 use crate::rule::{Action, CompiledPolicy, Direction, Tier};
 use crate::rule_set::{PeerView, PortView};
@@ -18,6 +21,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::time::Instant;
 
 /// Numbers every set of policies there has been in this process; 0 is the empty one.
 static GENERATIONS: AtomicU64 = AtomicU64::new(1);
@@ -34,6 +38,8 @@ pub struct PolicyTable {
     baseline: Arc<PolicyGroup>,
     /// Which node has an address.
     pub(crate) nodes: Arc<Map<IpAddr, NodeInfo>>,
+    /// Which names addresses have: shared by all tables, and written to by answers.
+    pub(crate) names: Arc<AnsweredNames>,
 }
 
 /// A node, as [`PolicyTable::build`] takes it for each of its addresses.
@@ -83,7 +89,8 @@ fn refusal(tier: Tier, direction: Direction) -> Reason {
     match (tier, direction) {
         (Tier::NetworkPolicy, Direction::Ingress) => reason::POLICY_DENIED_INGRESS,
         (Tier::NetworkPolicy, Direction::Egress) => reason::POLICY_DENIED_EGRESS,
-        (Tier::Admin | Tier::Baseline, _) => reason::CNP_DENY,
+        (Tier::Admin | Tier::Baseline, Direction::Ingress) => reason::CNP_DENY_INGRESS,
+        (Tier::Admin | Tier::Baseline, Direction::Egress) => reason::CNP_DENY_EGRESS,
     }
 }
 
@@ -212,6 +219,24 @@ impl PolicyTable {
         PolicyTable { nodes: Arc::new(nodes), ..self.clone() }
     }
 
+    /// This table, with what these names have been answered with.
+    pub fn with_names(&self, names: Arc<AnsweredNames>) -> PolicyTable {
+        PolicyTable { names, ..self.clone() }
+    }
+
+    /// The names that its rules speak of.
+    pub(crate) fn names_of_rules(&self) -> NameIndex<()> {
+        let policies = self.of_tier(Tier::Admin).chain(self.of_tier(Tier::Baseline));
+        let rules = policies.flat_map(|policy| policy.egress.iter().flatten());
+        let mut names = NameIndex::default();
+        for peer in rules.flat_map(|rule| rule.peers.iter().flatten()) {
+            if let Peer::Name(name) = peer {
+                names.insert(name, ());
+            }
+        }
+        names
+    }
+
     /// Whether both tables hold the very same policies.
     pub(crate) fn same_policies(&self, other: &PolicyTable) -> bool {
         self.generation == other.generation
@@ -225,7 +250,15 @@ impl PolicyTable {
 
     /// Whether `flow` may pass, and why not: egress is judged first.
     pub fn allows(&self, flow: &NewFlow) -> Result<(), Reason> {
-        let parties = self.parties(flow);
+        self.permits_both(self.parties(flow, None))
+    }
+
+    /// Whether a flow that was let in at `since` may go on: an address that had a name then keeps it for this flow.
+    pub fn still_allows(&self, flow: &NewFlow, since: Instant) -> Result<(), Reason> {
+        self.permits_both(self.parties(flow, Some(since)))
+    }
+
+    fn permits_both(&self, parties: Parties<'_>) -> Result<(), Reason> {
         if parties.own_address {
             return Ok(());
         }
@@ -261,7 +294,7 @@ impl PolicyTable {
     ///
     /// The source is a pod by the address it sent from, so that hairpin masquerading hides nobody from itself. Where the
     /// destination would see a node instead (node ports, load balancers), so do its rules.
-    pub(crate) fn parties(&self, flow: &NewFlow) -> Parties<'_> {
+    pub(crate) fn parties(&self, flow: &NewFlow, since: Option<Instant>) -> Parties<'_> {
         let (sent_from, seen_from) = (flow.original.src.ip(), flow.translated.src.ip());
         let arrives_at = flow.translated.dst.ip();
         let source = self.endpoints.get(&sent_from).map(|pod| &**pod);
@@ -272,9 +305,14 @@ impl PolicyTable {
         let port = PortView { protocol: flow.translated.protocol, port: flow.translated.dst.port(), named };
         // No pod has a node's address, so whoever is a pod needs no look-up among the nodes.
         let node = if destination.is_none() { self.nodes.get(&arrives_at) } else { None };
-        let egress_peer = PeerView { pod: destination, node, address: arrives_at };
+        let egress_peer = PeerView {
+            pod: destination,
+            node,
+            address: arrives_at,
+            names: Some(NamesView { names: &self.names, since }),
+        };
         let seen = source.filter(|_| seen_from == sent_from || same_pod);
-        let ingress_peer = PeerView { pod: seen, node: None, address: seen_from };
+        let ingress_peer = PeerView { pod: seen, node: None, address: seen_from, names: None };
         let own_address = same_pod && source.is_some_and(|pod| pod.ips.contains(&flow.original.dst.ip()));
         let own_node = source.is_none()
             && destination.is_some_and(|pod| {

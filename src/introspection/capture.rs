@@ -97,7 +97,7 @@ fn block(writer: &mut Writer, names: &mut Names, seen: &Seen, (wall, began): (Ti
     let time = start + captured.at.saturating_duration_since(began);
     let mut comments = Vec::new();
     if let Some(reason) = captured.dropped {
-        comments.push(format!("dropped: {}", reason.0));
+        comments.push(format!("dropped: {}", policy::reason::code(reason)));
     }
     if *lost > 0 {
         comments.push(format!("{lost} packets before this one were lost by the capture"));

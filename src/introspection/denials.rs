@@ -108,15 +108,14 @@ impl Denials {
 
     async fn denied(&mut self, event: &FlowEvent) {
         let FlowChange::Dropped(reason) = event.change else { return };
-        if ![policy::reason::POLICY_DENIED_EGRESS, policy::reason::POLICY_DENIED_INGRESS, policy::reason::CNP_DENY]
-            .contains(&reason)
-        {
+        let code = policy::reason::code(reason);
+        if !["POLICY_DENIED_EGRESS", "POLICY_DENIED_INGRESS", "CNP_DENY"].contains(&code) {
             return;
         }
         let Some(sources) = self.sources.upgrade() else { return };
         let Ok(policy) = alive(&sources.policy) else { return };
         let explanation = policy.explain(&flow_of(event));
-        if explanation.reason != Some(reason.0) {
+        if explanation.reason != Some(code) {
             // Policies have changed since: whoever asks now is told something else.
             return;
         }
@@ -133,7 +132,7 @@ impl Denials {
             (None, Ruling::Denied) => event.translated.dst.ip().to_string(),
             (None, _) => event.original.src.ip().to_string(),
         };
-        let pair = (subject.uid.clone(), other, format!("{} {port}", reason.0));
+        let pair = (subject.uid.clone(), other, format!("{code} {port}"));
         if let Some(told) = self.told.get_mut(&pair) {
             told.pending += 1;
             told.last = event.at;

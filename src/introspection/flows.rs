@@ -94,7 +94,7 @@ fn item(flow: &FlowInfo, pods: &HashMap<IpAddr, String>) -> Value {
         "destination": end(flow.translated.dst),
         "sourceAsSeen": (flow.translated.src != flow.original.src).then(|| end(flow.translated.src)),
         "verdict": if flow.dropped.is_some() { "DROPPED" } else { "FORWARDED" },
-        "reason": flow.dropped.map(|reason| reason.0),
+        "reason": flow.dropped.map(policy::reason::code),
         "packets": {"there": flow.packets[0], "back": flow.packets[1]},
         "bytes": {"there": flow.bytes[0], "back": flow.bytes[1]},
         "idleSeconds": flow.idle.as_secs_f64(),

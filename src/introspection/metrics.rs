@@ -22,8 +22,8 @@ pub(super) fn write(sources: &Weak<Sources>, suppressed: &AtomicU64, out: &mut S
     let dropped: Vec<(String, u64)> = drops
         .iter()
         .map(|(reason, count)| {
-            let direction = direction(reason.0).unwrap_or("unknown");
-            (format!("{{direction=\"{direction}\",reason=\"{}\"}}", reason.0), *count)
+            let (direction, code) = (direction(*reason), policy::reason::code(*reason));
+            (format!("{{direction=\"{direction}\",reason=\"{code}\"}}"), *count)
         })
         .collect();
     let help = "Packets not delivered, by why and by whose side that was decided (egress: the source's).";

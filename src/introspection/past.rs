@@ -1,7 +1,7 @@
 //! The pods and policies of the cluster at a revision of its history: what the store still keeps, until it is compacted.
 
 use super::place::pod_address;
-use super::{Refusal, Sources};
+use super::{Refusal, Sources, alive};
 use apiserver::status::{FieldError, Status};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -44,6 +44,8 @@ impl Sources {
         let table = cluster_policies.iter().fold(table, |table, policy| table.with_cluster_policy(policy));
         let table = admin_policies.iter().fold(table, |table, policy| table.with_admin_policy(policy));
         let table = baseline_policies.iter().fold(table, |table, policy| table.with_baseline_policy(policy));
+        // What names were answered with then is not kept.
+        let table = table.with_names(alive(&self.policy)?.names());
         Ok((pods.into_iter().map(Arc::new).collect(), table))
     }
 

@@ -6,6 +6,7 @@ mod clients;
 mod cni_profiles;
 mod dns;
 mod dns_log;
+mod domain_names;
 mod dual_stack;
 mod fixture;
 mod floors;

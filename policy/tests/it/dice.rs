@@ -169,10 +169,36 @@ impl Dice {
         }
     }
 
-    fn admin_rule(&mut self, peers: &str, actions: &[&str]) -> Value {
-        let mut rule = json!({ "action": *self.pick(actions) });
+    /// Destinations of a rule; those that let in may go by names.
+    fn destinations(&mut self, action: &str) -> Vec<Value> {
         let count = 1 + self.up_to(1);
-        rule[peers] = (0..count).map(|_| if peers == "to" { self.destination() } else { self.pod_peer() }).collect();
+        (0..count)
+            .map(|_| {
+                if matches!(action, "Accept" | "Allow") && self.one_in(3) {
+                    let names = ["example.com", "a.example.com", "*.example.com", "*.b.example.com", "other.org"];
+                    return json!({ "domainNames": [*self.pick(&names), *self.pick(&names)] });
+                }
+                self.destination()
+            })
+            .collect()
+    }
+
+    /// A pod is told an address of a name.
+    pub(crate) fn answer(&mut self, world: &mut World, ttl: u64) {
+        let name = *self.pick(&["example.com", "a.example.com", "a.b.example.com", "other.org", "c.other.org"]);
+        let of_pods = world.pods.iter().flat_map(|(_, ips)| ips.clone());
+        let address = *self.pick(&outside().into_iter().chain(of_pods).collect::<Vec<_>>());
+        world.answer(name, address, ttl);
+    }
+
+    fn admin_rule(&mut self, peers: &str, actions: &[&str]) -> Value {
+        let action = *self.pick(actions);
+        let mut rule = json!({ "action": action });
+        let count = 1 + self.up_to(1);
+        rule[peers] = match peers {
+            "to" => self.destinations(action).into(),
+            _ => (0..count).map(|_| self.pod_peer()).collect(),
+        };
         if self.one_in(2) {
             let count = 1 + self.up_to(1);
             rule["ports"] = (0..count)
@@ -214,9 +240,13 @@ impl Dice {
     }
 
     fn cluster_rule(&mut self, peers: &str) -> Value {
-        let mut rule = json!({ "action": *self.pick(&["Accept", "Deny", "Pass"]) });
+        let action = *self.pick(&["Accept", "Deny", "Pass"]);
+        let mut rule = json!({ "action": action });
         let count = 1 + self.up_to(1);
-        rule[peers] = (0..count).map(|_| if peers == "to" { self.destination() } else { self.pod_peer() }).collect();
+        rule[peers] = match peers {
+            "to" => self.destinations(action).into(),
+            _ => (0..count).map(|_| self.pod_peer()).collect(),
+        };
         if self.one_in(2) {
             let count = 1 + self.up_to(1);
             rule["protocols"] = (0..count).map(|_| self.protocol_match()).collect();
@@ -287,14 +317,16 @@ impl Dice {
         let count = if self.one_in(3) { self.up_to(2) } else { 0 };
         let admin_policies = (0..count).map(|number| self.admin_policy(number)).collect();
         let baseline = self.one_in(4).then(|| self.baseline());
-        World { namespaces, pods, policies, cluster_policies, admin_policies, baseline, nodes }
+        let mut world =
+            World { namespaces, pods, policies, cluster_policies, admin_policies, baseline, nodes, ..World::default() };
+        for _ in 0..8 {
+            self.answer(&mut world, 3600);
+        }
+        world
     }
 
     pub(crate) fn flow(&mut self, world: &World) -> NewFlow {
-        let outside: Vec<IpAddr> =
-            ["203.0.113.7", "203.0.113.9", "172.18.0.2", "172.18.0.3", "10.244.1.200", "2001:db8::9", "fd00::99"]
-                .map(|address| address.parse().expect("an address"))
-                .to_vec();
+        let outside = outside();
         let of_pods: Vec<IpAddr> = world.pods.iter().flat_map(|(_, ips)| ips.clone()).collect();
         let mut address = || if self.one_in(4) { *self.pick(&outside) } else { *self.pick(&of_pods) };
         let src = address();
@@ -318,4 +350,11 @@ impl Dice {
         }
         flow
     }
+}
+
+/// Addresses of no pod.
+fn outside() -> Vec<IpAddr> {
+    ["203.0.113.7", "203.0.113.9", "172.18.0.2", "172.18.0.3", "10.244.1.200", "2001:db8::9", "fd00::99"]
+        .map(|address| address.parse().expect("an address"))
+        .to_vec()
 }

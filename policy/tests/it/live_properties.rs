@@ -30,6 +30,9 @@ async fn tell(net: &Net, world: &World) {
     world.cluster_policies.iter().for_each(|policy| cluster.cluster.apply(policy.clone()));
     world.admin_policies.iter().for_each(|policy| cluster.admin.apply(policy.clone()));
     world.baseline.iter().for_each(|policy| cluster.baseline.apply(policy.clone()));
+    for (name, address) in world.names.addresses() {
+        net.policy.answered([(&*name, address, Duration::from_secs(3600))]);
+    }
     net.activity.idle().await;
 }
 

@@ -1,6 +1,7 @@
 //! What NetworkPolicies mean, rule by rule; the compiled rules beside a naive reading of them; and real connections.
 
 mod dice;
+mod domain_names;
 mod live_properties;
 mod naive;
 mod network;

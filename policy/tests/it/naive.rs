@@ -7,9 +7,12 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use netstack::{NewFlow, Protocol};
 use policy::v1alpha1::{AdminNetworkPolicy, AdminPort, BaselineAdminNetworkPolicy};
 use policy::v1alpha2::{ClusterNetworkPolicy, EgressPeer, PodPeer, ProtocolMatch};
-use policy::{NodeInfo, PodInfo, PolicyTable};
+use policy::{AnsweredNames, NodeInfo, PodInfo, PolicyTable};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 
 type Labels = BTreeMap<String, String>;
 
@@ -24,6 +27,18 @@ pub(crate) struct World {
     pub(crate) admin_policies: Vec<AdminNetworkPolicy>,
     pub(crate) baseline: Option<BaselineAdminNetworkPolicy>,
     pub(crate) nodes: Vec<(IpAddr, NodeInfo)>,
+    pub(crate) answers: Vec<Answer>,
+    /// The compiled reading of the answers.
+    pub(crate) names: Arc<AnsweredNames>,
+}
+
+/// What the cluster's DNS has said.
+#[derive(Clone)]
+pub(crate) struct Answer {
+    name: String,
+    address: IpAddr,
+    pub(crate) from: Instant,
+    until: Instant,
 }
 
 /// A rule of a tier: what it does, with whom, and by which ports.
@@ -39,6 +54,8 @@ enum Ports {
 struct End<'w> {
     pod: Option<&'w Pod>,
     address: IpAddr,
+    /// When the flow was let in, if it has been.
+    since: Option<Instant>,
 }
 
 impl World {
@@ -48,7 +65,37 @@ impl World {
         let table = PolicyTable::build(&self.policies, &self.namespaces, pods, self.nodes.clone());
         let table = self.cluster_policies.iter().fold(table, |table, policy| table.with_cluster_policy(policy));
         let table = self.admin_policies.iter().fold(table, |table, policy| table.with_admin_policy(policy));
-        self.baseline.iter().fold(table, |table, policy| table.with_baseline_policy(policy))
+        let table = self.baseline.iter().fold(table, |table, policy| table.with_baseline_policy(policy));
+        table.with_names(self.names.clone())
+    }
+
+    /// A pod is told that `name` has `address`.
+    pub(crate) fn answer(&mut self, name: &str, address: IpAddr, ttl: u64) {
+        self.names.add(name, address, Duration::from_secs(ttl));
+        let from = Instant::now();
+        let until = from + Duration::from_secs(ttl.max(1));
+        self.answers.push(Answer { name: name.to_owned(), address, from, until });
+    }
+
+    /// Whether an address is that of a name, or was when the flow was let in.
+    fn is_named(&self, wanted: &str, peer: &End<'_>) -> bool {
+        let labels = |name: &str| name.split('.').map(str::to_owned).collect::<Vec<_>>();
+        let is_meant = |name: &str| match wanted.strip_prefix("*.") {
+            Some(base) => {
+                let (name, base) = (labels(name), labels(base));
+                name.len() > base.len() && name[name.len() - base.len()..] == base
+            }
+            None => name == wanted,
+        };
+        let answers: Vec<&Answer> =
+            self.answers.iter().filter(|answer| answer.address == peer.address && is_meant(&answer.name)).collect();
+        let now = Instant::now();
+        let of_name = |name: &str, time: Instant| {
+            let mut its = answers.iter().filter(|answer| answer.name == name);
+            its.clone().any(|answer| answer.from <= time) && its.any(|answer| time < answer.until)
+        };
+        let at = |time: Instant| answers.iter().any(|answer| of_name(&answer.name, time));
+        answers.iter().any(|answer| answer.from <= now && now < answer.until) || peer.since.is_some_and(at)
     }
 
     /// The pod that has an address for itself.
@@ -59,6 +106,15 @@ impl World {
 
     /// Whether both directions allow the flow: (egress, ingress).
     pub(crate) fn allows(&self, flow: &NewFlow) -> (bool, bool) {
+        self.judges(flow, None)
+    }
+
+    /// The same of a flow that was let in then.
+    pub(crate) fn still_allows(&self, flow: &NewFlow, since: Instant) -> (bool, bool) {
+        self.judges(flow, Some(since))
+    }
+
+    fn judges(&self, flow: &NewFlow, since: Option<Instant>) -> (bool, bool) {
         let (sent_from, seen_from) = (flow.original.src.ip(), flow.translated.src.ip());
         let arrives_at = flow.translated.dst.ip();
         let (source, destination) = (self.pod(sent_from), self.pod(arrives_at));
@@ -71,10 +127,10 @@ impl World {
         if same_pod && is_own(flow.original.dst.ip()) {
             return (true, true); // its own address
         }
-        let to = End { pod: destination, address: arrives_at };
+        let to = End { pod: destination, address: arrives_at, since };
         let egress = source.is_none_or(|pod| self.direction(pod, "Egress", &to, flow, destination));
         let identity_shows = sent_from == seen_from || same_pod;
-        let from = End { pod: source.filter(|_| identity_shows), address: seen_from };
+        let from = End { pod: source.filter(|_| identity_shows), address: seen_from, since };
         let own_node = destination.is_some_and(|pod| {
             let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
             self.nodes.iter().any(|(ip, name)| *ip == sent_from && Some(&name.name) == node.as_ref())
@@ -103,6 +159,9 @@ impl World {
     ) -> Option<bool> {
         for (action, peers, ports) in self.tier_rules(tier, pod, direction == "Ingress") {
             let peer_matches = peers.iter().any(|allowed| match (&allowed.networks, &allowed.nodes) {
+                _ if allowed.domain_names.is_some() => {
+                    allowed.domain_names.iter().flatten().any(|wanted| self.is_named(wanted, peer))
+                }
                 (Some(networks), None) => {
                     networks.iter().any(|range| range.parse::<ipnet::IpNet>().expect("a range").contains(&peer.address))
                 }

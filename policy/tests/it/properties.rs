@@ -2,9 +2,11 @@
 
 use crate::dice::{Dice, NAMESPACES};
 use crate::naive::World;
+use crate::support::yaml;
 use netstack::{NewFlow, Protocol};
 use policy::{Destination, PolicyTable, Ruling};
 use std::net::IpAddr;
+use std::time::Duration;
 
 const CLUSTERS: u64 = 1_100;
 const FLOWS: usize = 100;
@@ -44,6 +46,37 @@ fn rule_13_2_the_compiled_rules_agree_with_a_naive_reading_of_110000_random_flow
     assert!((all / 10..all * 9 / 10).contains(&denied), "{denied} of {all} denied");
 }
 
+#[tokio::test(start_paused = true)]
+async fn rule_12_3_names_agree_with_a_naive_reading_at_every_moment_for_new_flows_and_for_open_ones() {
+    let mut only_by_age = 0;
+    for seed in 0..150 {
+        let mut dice = Dice::of(5_000 + seed);
+        let mut world = World { answers: Vec::new(), names: Default::default(), ..dice.world() };
+        world.cluster_policies.push(yaml(
+            "{ metadata: { name: names }, spec: { tier: Admin, priority: 0, subject: { namespaces: {} }, egress: [{ action: Accept, to: [{ domainNames: ['*.example.com', other.org] }] }, { action: Deny, to: [{ networks: [203.0.113.0/24, '2001:db8::/32'] }] }] } }",
+        ));
+        let table = world.table();
+        for step in 0..25 {
+            let ttl = *dice.pick(&[0, 1, 4, 20]);
+            dice.answer(&mut world, ttl);
+            // Whole seconds and the moments just before and after.
+            let rest = *dice.pick(&[Duration::ZERO, Duration::from_millis(1), Duration::from_millis(999)]);
+            tokio::time::advance(Duration::from_secs(dice.up_to(5) as u64) + rest).await;
+            for _ in 0..12 {
+                let flow = dice.flow(&world);
+                let context = format_args!("seed {seed}, step {step}");
+                let (egress, ingress) = agreed(&table, &world, &flow, context);
+                let since = dice.pick(&world.answers).from + Duration::from_secs(dice.up_to(3) as u64);
+                let (still_egress, still_ingress) = world.still_allows(&flow, since);
+                let still = table.still_allows(&flow, since).is_ok();
+                assert_eq!(still, still_egress && still_ingress, "{context}: {flow:?}, open since {since:?}");
+                only_by_age += usize::from(still && !(egress && ingress));
+            }
+        }
+    }
+    assert!(only_by_age > 100, "the dice are loaded: {only_by_age}");
+}
+
 #[test]
 fn rule_13_1_the_explanation_agrees_with_the_verdict_in_each_direction() {
     for seed in 0..150 {
@@ -58,15 +91,15 @@ fn rule_13_1_the_explanation_agrees_with_the_verdict_in_each_direction() {
             assert_eq!(explanation.allowed, egress && ingress, "{}", context());
             assert_eq!(explanation.egress.ruling != Ruling::Denied, egress, "{}", context());
             assert_eq!(explanation.ingress.ruling != Ruling::Denied, ingress, "{}", context());
-            let (side, code) = if egress {
-                (&explanation.ingress, policy::reason::POLICY_DENIED_INGRESS)
+            let (side, codes) = if egress {
+                (&explanation.ingress, [policy::reason::POLICY_DENIED_INGRESS, policy::reason::CNP_DENY_INGRESS])
             } else {
-                (&explanation.egress, policy::reason::POLICY_DENIED_EGRESS)
+                (&explanation.egress, [policy::reason::POLICY_DENIED_EGRESS, policy::reason::CNP_DENY_EGRESS])
             };
             let reason = match side.tier {
                 _ if egress && ingress => None,
-                Some("NetworkPolicy") => Some(code),
-                _ => Some(policy::reason::CNP_DENY),
+                Some("NetworkPolicy") => Some(codes[0]),
+                _ => Some(codes[1]),
             };
             assert_eq!(table.allows(&flow).err(), reason, "{}", context());
         }

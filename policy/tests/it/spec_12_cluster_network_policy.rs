@@ -71,7 +71,7 @@ fn rule_12_3_networks_match_addresses_pods_included() {
 #[test]
 fn rule_12_3_what_is_unknown_fails_closed() {
     for unknown in
-        ["{ domainNames: [example.com] }", "{ planets: {} }", "{ networks: [nowhere] }", "{ nodes: {}, networks: [] }"]
+        ["{ domainNames: [localhost] }", "{ planets: {} }", "{ networks: [nowhere] }", "{ nodes: {}, networks: [] }"]
     {
         let rule = |action: &str| format!("{{ action: {action}, to: [{EVERYBODY}, {unknown}] }}");
         let deny = egress("Admin", 2, "{ action: Deny, to: [{ namespaces: {} }] }");

@@ -5,9 +5,11 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use netstack::{FiveTuple, NewFlow, PortTag, Protocol};
 use policy::v1alpha1::{AdminNetworkPolicy, BaselineAdminNetworkPolicy};
 use policy::v1alpha2::ClusterNetworkPolicy;
-use policy::{Explanation, NodeInfo, PodInfo, PolicyTable};
+use policy::{AnsweredNames, Explanation, NodeInfo, PodInfo, PolicyTable};
 use serde::de::DeserializeOwned;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// What is to come out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +33,7 @@ pub(crate) struct Cluster {
     admin_policies: Vec<AdminNetworkPolicy>,
     baseline: Option<BaselineAdminNetworkPolicy>,
     nodes: Vec<(IpAddr, NodeInfo)>,
+    names: Arc<AnsweredNames>,
 }
 
 pub(crate) fn yaml<T: DeserializeOwned>(text: &str) -> T {
@@ -156,7 +159,14 @@ impl Cluster {
         let table = PolicyTable::build(&self.policies, &self.namespaces, pods, self.nodes.clone());
         let table = self.cluster_policies.iter().fold(table, |table, policy| table.with_cluster_policy(policy));
         let table = self.admin_policies.iter().fold(table, |table, policy| table.with_admin_policy(policy));
-        self.baseline.iter().fold(table, |table, policy| table.with_baseline_policy(policy))
+        let table = self.baseline.iter().fold(table, |table, policy| table.with_baseline_policy(policy));
+        table.with_names(self.names.clone())
+    }
+
+    /// A pod is told that a name has this address, for a minute.
+    pub(crate) fn answered(self, name: &str, address: &str) -> Self {
+        self.names.add(name, address.parse().expect("an address"), Duration::from_secs(60));
+        self
     }
 
     /// `default/db`, or an address.
@@ -192,7 +202,7 @@ impl Cluster {
             Ok(()) => Accept,
             Err(policy::reason::POLICY_DENIED_EGRESS) => DenyEgress,
             Err(policy::reason::POLICY_DENIED_INGRESS) => DenyIngress,
-            Err(policy::reason::CNP_DENY) => DenyCluster,
+            Err(policy::reason::CNP_DENY_INGRESS | policy::reason::CNP_DENY_EGRESS) => DenyCluster,
             Err(other) => panic!("no such reason: {other:?}"),
         }
     }
