@@ -35,6 +35,12 @@ pub struct VirtualRequest<'a> {
 pub trait VirtualResource: Send + Sync + 'static {
     /// The answer, by the verb of [`VirtualRequest::info`]; a list for `list`. Its `kind` and `apiVersion` have to be set.
     async fn answer(&self, request: VirtualRequest<'_>) -> Result<Value, Status>;
+
+    /// What is said to whoever uses a verb that the kind does not have, if something else does what he wants.
+    fn instead(&self, verb: &str) -> Option<&'static str> {
+        let _ = verb;
+        None
+    }
 }
 
 /// A resource that is talked to.

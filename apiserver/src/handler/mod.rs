@@ -103,7 +103,10 @@ async fn dispatch(server: ApiServer, info: RequestInfo, user: UserInfo, request:
     let call = Call { server: server.clone(), kind, info, user, query, headers: parts.headers, media, warnings };
     let computed = server.inner.virtual_resources.read().get(&extension).cloned();
     let mut response = if let Some(computed) = computed {
-        call.check_verb()?;
+        call.check_verb().map_err(|refusal| match computed.instead(&call.info.verb) {
+            Some(message) => Status { message: message.to_owned(), ..refusal },
+            None => refusal,
+        })?;
         let body = call.question(body).await?;
         let (info, query) = (&call.info, &call.query);
         let answer = computed.answer(VirtualRequest { server: &server, user: &call.user, info, query, body }).await?;
