@@ -6,8 +6,9 @@
 //! `lost_events` says how many.
 
 use super::asker::Asker;
-use super::hubble::{Lens, Told};
+use super::hubble::Lens;
 use super::lines::{self, Wanted, Whose};
+use super::told::Told;
 use super::{Sources, alive};
 use apiserver::ApiServer;
 use apiserver::extension::Connector;
@@ -49,23 +50,6 @@ pub(super) fn verdict(query: &Query) -> Result<Option<&'static str>, Status> {
             let why = format!("verdict: Unsupported value: {other:?}: supported values: \"dropped\", \"forwarded\"");
             Err(Status::bad_request(why))
         }
-    }
-}
-
-/// Who asks in a namespace is told of no policy of others.
-fn redact(record: &mut Value, namespaces: &[String]) {
-    let mut hidden = false;
-    for list in ["egress_allowed_by", "egress_denied_by", "ingress_allowed_by", "ingress_denied_by"] {
-        let Some(policies) = record["flow"].get_mut(list).and_then(Value::as_array_mut) else { continue };
-        let before = policies.len();
-        policies.retain(|policy| match policy["namespace"].as_str() {
-            Some(namespace) => namespaces.iter().any(|own| own == namespace),
-            None => true,
-        });
-        hidden |= policies.len() < before;
-    }
-    if hidden && let Some(ours) = record["coracle"].as_object_mut() {
-        ours.remove("why");
     }
 }
 
@@ -121,11 +105,7 @@ impl Reader {
         if !self.choice.wants(&told) {
             return None;
         }
-        let mut record = told.record;
-        if self.is_local {
-            redact(&mut record, &self.choice.whose.namespaces);
-        }
-        Some(record)
+        Some(if self.is_local { told.redacted(&self.choice.whose.namespaces) } else { told.record })
     }
 
     /// The next lines; `None` at the end.

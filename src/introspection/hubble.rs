@@ -6,10 +6,11 @@
 
 use super::lines::Clock;
 use super::place::protocol_name;
+use super::told::Told;
 use super::{Sources, alive};
 use crate::residents::Resident;
 use k8s_openapi::jiff::Timestamp;
-use netstack::{FiveTuple, FlowChange, FlowEnd, FlowEvent, NewFlow, PortTag, Protocol};
+use netstack::{FiveTuple, FlowChange, FlowEnd, FlowEvent, NewFlow, PortTag, Protocol, Reason};
 use policy::{DirectionReport, Explanation, Ruling};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
@@ -63,20 +64,11 @@ enum End {
     Outside,
 }
 
-/// Who the event is about, to choose by.
-pub(super) struct Told {
-    pub(super) record: Value,
-    /// `NAMESPACE/NAME` of the pods at its ends.
-    pub(super) pods: Vec<String>,
-}
-
 /// Which way a packet is judged that was not delivered: by its source's side or its destination's.
-pub(super) fn direction(reason: &str) -> Option<&'static str> {
+pub(super) fn direction(reason: Reason) -> &'static str {
     match reason {
-        "POLICY_DENIED_INGRESS" => Some("ingress"),
-        // Which side a ClusterNetworkPolicy was asked for, the code does not say.
-        "CNP_DENY" => None,
-        _ => Some("egress"),
+        policy::reason::POLICY_DENIED_INGRESS | policy::reason::CNP_DENY_INGRESS => "ingress",
+        _ => "egress",
     }
 }
 
@@ -118,10 +110,11 @@ impl Lens {
         let (client, server) =
             (self.end(&sources, original.src.ip(), event.at), self.end(&sources, translated.dst.ip(), event.at));
         let explanation = explanation(&sources, event);
-        let reason = match event.change {
-            FlowChange::Dropped(reason) => Some(reason.0),
+        let refusal = match event.change {
+            FlowChange::Dropped(reason) => Some(reason),
             _ => None,
         };
+        let reason = refusal.map(policy::reason::code);
         let mut flow = Map::new();
         let time = self.clock.time(event.at).to_string();
         flow.insert("time".into(), time.as_str().into());
@@ -155,15 +148,10 @@ impl Lens {
             flow.insert(of.into(), service);
         }
         let to_pod = matches!(far, End::Pod(_));
-        let way = match (reason, &explanation) {
-            (Some("CNP_DENY"), Some(explanation)) if explanation.egress.ruling == Ruling::Denied => "EGRESS",
-            (Some("CNP_DENY"), _) => "INGRESS",
-            (Some(reason), _) => match direction(reason) {
-                Some("ingress") => "INGRESS",
-                _ => "EGRESS",
-            },
-            (None, _) if to_pod => "INGRESS",
-            (None, _) => "EGRESS",
+        let way = match refusal.map(direction) {
+            Some("ingress") => "INGRESS",
+            None if to_pod => "INGRESS",
+            _ => "EGRESS",
         };
         flow.insert("traffic_direction".into(), way.into());
         if reason.is_some() {
@@ -199,7 +187,12 @@ impl Lens {
             ours["frontend"] = json!({"ip": original.dst.ip(), "port": original.dst.port(), "service": service});
         }
         let pods = [&client, &server].into_iter().filter_map(End::pod).collect();
-        Some(Told { record: json!({"flow": flow, "coracle": ours, "node_name": node, "time": time}), pods })
+        let home = |end: &End| match end {
+            End::Pod(who) => Some((who.namespace.clone(), who.node.clone())),
+            End::Node(_) | End::Outside => None,
+        };
+        let ends = [home(near), home(far)];
+        Some(Told { record: json!({"flow": flow, "coracle": ours, "node_name": node, "time": time}), pods, ends })
     }
 
     /// What a reader is told that was too slow.
@@ -213,7 +206,7 @@ impl Lens {
 fn explanation(sources: &Sources, event: &FlowEvent) -> Option<Explanation> {
     let refusal = match event.change {
         FlowChange::Opened => None,
-        FlowChange::Dropped(reason) => Some(reason.0),
+        FlowChange::Dropped(reason) => Some(policy::reason::code(reason)),
         FlowChange::Answered | FlowChange::Ended(_) => return None,
     };
     let flow = flow_of(event);

@@ -35,6 +35,7 @@ mod place;
 mod policy_review;
 mod reachability;
 mod routes;
+mod told;
 mod trace;
 mod tunnel;
 
@@ -248,6 +249,13 @@ impl VirtualResource for Listed {
             name if request.info.verb == "get" => flows::get(&self.0, name, &request.info.namespace),
             _ => Err(Status::bad_request("flows know no field selectors; narrow the list with verdict= and pod=")),
         }
+    }
+
+    fn instead(&self, verb: &str) -> Option<&'static str> {
+        (verb == "watch").then_some(
+            "flows cannot be watched: their counters change with every packet. What happens to them is a stream: coracle flows -f, \
+             or kubectl create --raw '/apis/net.coracle.dev/v1alpha1/flowlogs?follow=true' -f /dev/null",
+        )
     }
 }
 

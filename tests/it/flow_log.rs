@@ -179,6 +179,75 @@ async fn a_drop_names_the_policies_that_isolate_and_our_reason_beside_hubbles() 
     cluster.stop().await;
 }
 
+const CLUSTER_DENY: &str = "
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: DIRECTION}
+spec:
+  tier: Admin
+  priority: 10
+  subject: {pods: {namespaceSelector: {}, podSelector: {matchLabels: {app: api}}}}
+  DIRECTION: [{action: Deny, PEERS: [{namespaces: {}}]}]
+";
+
+#[tokio::test(start_paused = true)]
+async fn rule_13_1_a_denial_of_a_cluster_network_policy_says_in_which_direction_also_when_the_policy_has_gone() {
+    let cluster = cluster().await;
+    for (direction, peers, from, to) in
+        [("egress", "to", "shop/api", "shop/web:80"), ("ingress", "from", "shop/web", "shop/api:80")]
+    {
+        let policy = CLUSTER_DENY.replace("DIRECTION", direction).replace("PEERS", peers);
+        cluster.apply(&policy).await.expect("applied");
+        cluster.settled().await;
+        assert_eq!(connect(&cluster, from, to).await, "TimedOut");
+        let path = format!("/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies/{direction}");
+        let delete = Request::delete(path).body(Vec::new()).expect("a request");
+        cluster.client().request::<Value>(delete).await.expect("deleted");
+        cluster.settled().await;
+        let dropped = all(log(&cluster, "flowlogs?verdict=dropped&last=1").await).await.remove(0);
+        assert_eq!(dropped["flow"]["traffic_direction"], direction.to_uppercase(), "{dropped}");
+        assert_eq!(dropped["coracle"]["reason"], "CNP_DENY");
+        assert_eq!(dropped["flow"]["drop_reason_desc"], "POLICY_DENY");
+        let series = format!("coracle_drop_packets_total{{direction=\"{direction}\",reason=\"CNP_DENY\"}}");
+        let request = Request::get("/metrics").body(Body::empty()).expect("a request");
+        let metrics = cluster.router().oneshot(request).await.expect("infallible").into_body();
+        let metrics = metrics.collect().await.expect("a body").to_bytes();
+        assert!(String::from_utf8_lossy(&metrics).contains(&series), "{series}");
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_may_see_one_namespace_is_told_of_pods_elsewhere_their_namespace_and_name_and_nothing_that_is_made_of_labels() {
+    let cluster = cluster().await;
+    connect(&cluster, "stranger", "shop/db:80").await;
+    connect(&cluster, "stranger", "shop/web:80").await;
+    let read = async |client: kube::Client, path: &str| -> Vec<Value> {
+        let request = Request::post(format!("/apis/net.coracle.dev/v1alpha1/{path}")).body(kube::client::Body::empty());
+        let answer = client.send(request.expect("a request")).await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+        let bytes = answer.into_body().collect().await.expect("readable").to_bytes();
+        bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(parsed).collect()
+    };
+    let viewer = cluster.client_as("viewer", &["system:authenticated"]);
+    let seen = read(viewer, "namespaces/shop/flowlogs?last=100").await;
+    assert!(seen.len() >= 3, "{seen:?}");
+    for event in &seen {
+        let flow = &event["flow"];
+        let ends = if flow["is_reply"] == true { ["destination", "source"] } else { ["source", "destination"] };
+        let [elsewhere, own] = ends.map(|end| &flow[end]);
+        let fields: Vec<&str> = elsewhere.as_object().expect("an end").keys().map(String::as_str).collect();
+        assert_eq!(fields, ["cluster_name", "namespace", "pod_name"], "{event}");
+        assert_eq!((&elsewhere["namespace"], &elsewhere["pod_name"]), (&"default".into(), &"stranger".into()));
+        assert!(own["labels"].to_string().contains("k8s:app="), "{event}");
+        assert!(own["identity"].is_u64(), "{event}");
+    }
+    let all = read(cluster.client(), "flowlogs?pod=default/stranger&last=100").await;
+    assert_eq!(all.len(), seen.len());
+    assert!(all.iter().all(|event| event["flow"]["source"]["identity"].is_u64()), "{all:?}");
+    cluster.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_newest_events_can_be_read_without_following_and_be_chosen() {
     let cluster = cluster().await;
