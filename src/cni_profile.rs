@@ -18,7 +18,7 @@ use policy::v1alpha1::{AdminNetworkPolicy, BaselineAdminNetworkPolicy};
 use policy::v1alpha2::ClusterNetworkPolicy;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use tracing::debug;
 
@@ -154,6 +154,10 @@ impl CniProfile {
         if self.shares_node_network() {
             let [first, second, ..] = addresses.gateway.octets();
             addresses.pods = (Ipv4Addr::new(first, second, 0, 0), 16);
+            if let Some(v6) = &mut addresses.ipv6 {
+                // A VPC has a /56 and a subnet of it a /64: the nodes' is the first, and each node's pods have one.
+                v6.pods = (Ipv6Addr::from(u128::from(v6.gateway) & (u128::MAX << 72)), 56);
+            }
         }
         addresses
     }
@@ -163,9 +167,7 @@ impl CniProfile {
         if !self.shares_node_network() {
             return addresses.pod_networks();
         }
-        let networks = (1..=nodes).map(|index| addresses.pod_network(index));
-        let networks = networks.map(|(network, prefix)| (network.into(), prefix));
-        networks.chain(addresses.ipv6.as_ref().map(|v6| (v6.pods.0.into(), v6.pods.1))).collect()
+        (1..=nodes).flat_map(|index| addresses.pod_networks_of(index)).collect()
     }
 
     /// Labels of the node with that number, from 1.
@@ -313,15 +315,43 @@ mod tests {
     }
 
     #[test]
-    fn pods_of_a_vpc_have_addresses_of_the_nodes_network_and_none_of_a_node() {
+    fn rule_18_every_profile_has_the_mtu_the_pods_per_node_and_the_way_between_nodes_of_its_plug_in() {
+        //            name          mtu   pods  between nodes  encrypted  enforces  pods in the nodes' network
+        let table = [
+            ("coracle", 1500, 250, "none", false, true, false),
+            ("flannel", 1450, 110, "vxlan", false, false, false),
+            ("calico", 1480, 110, "ipip", false, true, false),
+            ("cilium", 1450, 110, "vxlan", false, true, false),
+            ("weave", 1376, 110, "vxlan", true, true, false),
+            ("aws-vpc", 9001, 29, "none", false, true, true),
+            ("azure", 1500, 250, "none", false, true, false),
+            ("azure-vnet", 1500, 30, "none", false, true, true),
+        ];
+        let of = |profile: CniProfile| {
+            let shares = profile.addresses(Addresses::default()).pods != Addresses::default().pods;
+            let (name, enforces) = (profile.name(), profile.enforces_policies());
+            let encapsulation = profile.facts().encapsulation;
+            (name, profile.mtu(), profile.pods_per_node(), encapsulation, profile.is_encrypted(), enforces, shares)
+        };
+        assert_eq!(CniProfile::ALL.map(of), table);
+    }
+
+    #[test]
+    fn rule_18_pods_of_a_vpc_have_addresses_of_the_nodes_network_and_none_of_a_node() {
         for profile in [CniProfile::AwsVpc, CniProfile::AzureVnet] {
-            let plan = profile.addresses(Addresses::default());
+            let dual = Addresses { ipv6: Some(Default::default()), ..Addresses::default() };
+            let plan = profile.addresses(dual);
+            let v6 = plan.ipv6.as_ref().expect("both families");
+            let (vpc, others) = (u128::from(v6.gateway) >> 72, [v6.services.0, v6.load_balancers.0]);
+            assert!(others.iter().all(|ip| u128::from(*ip) >> 72 != vpc), "{profile:?}");
             let in_network = |ip: Ipv4Addr| ip.octets()[..2] == plan.gateway.octets()[..2];
             for index in 1..=200 {
                 let (network, prefix) = plan.pod_network(index);
                 assert!(in_network(network) && prefix == 24);
                 assert_ne!(network.octets()[2], plan.node(index).octets()[2], "nodes have a subnet of their own");
                 assert_ne!(network.octets()[2], plan.load_balancers.0.octets()[2]);
+                let [_, (IpAddr::V6(six), 64)] = plan.pod_networks_of(index)[..] else { panic!("no IPv6") };
+                assert!(u128::from(six) >> 72 == vpc && u128::from(six) >> 64 != u128::from(v6.gateway) >> 64, "{six}");
             }
         }
     }

@@ -1,11 +1,11 @@
 //! CNI profiles: what a user of such a cluster sees.
 
 use crate::support::Bench;
-use coracle::{Cluster, CniProfile, Container, FunctionPod};
+use coracle::{Cluster, CniProfile, Container, Denial, FunctionPod};
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use kube::api::{Api, ListParams};
 use serde_json::{Value, json};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 const DENY: &str = "
@@ -48,7 +48,7 @@ async fn pod_ip(cluster: &Cluster, name: &str) -> Ipv4Addr {
 }
 
 #[tokio::test(start_paused = true)]
-async fn flannel_takes_policies_and_visibly_does_not_enforce_them() {
+async fn rule_18_flannel_takes_policies_and_visibly_does_not_enforce_them() {
     let cluster = cluster(CniProfile::Flannel).await;
     // Packets pass, and everything that is asked says the same, and why.
     let trace = ask(&cluster, "traces", json!({"from": "one", "to": "default/two:80", "connect": true})).await;
@@ -79,7 +79,7 @@ async fn flannel_takes_policies_and_visibly_does_not_enforce_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kubectl_warns_when_a_policy_is_applied_that_flannel_does_not_enforce() {
+async fn rule_18_kubectl_warns_when_a_policy_is_applied_that_flannel_does_not_enforce() {
     let bench = Bench::with(Cluster::builder().cni_profile(CniProfile::Flannel)).await;
     bench.terminal.write("deny.yaml", DENY);
     let ran = bench.sh("kubectl apply -f deny.yaml").await;
@@ -108,7 +108,7 @@ async fn kubectl_warns_when_a_policy_is_applied_that_flannel_does_not_enforce() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_other_profile_enforces_policies() {
+async fn rule_18_every_other_profile_enforces_policies() {
     for profile in CniProfile::ALL.into_iter().filter(|profile| *profile != CniProfile::Flannel) {
         let cluster = cluster(profile).await;
         let spec = json!({"from": "one", "to": "default/two:80", "connect": true, "timeoutSeconds": 1});
@@ -119,7 +119,7 @@ async fn every_other_profile_enforces_policies() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pods_of_a_vpc_have_addresses_of_the_nodes_network_and_nodes_take_as_many_as_their_interfaces() {
+async fn rule_18_pods_of_a_vpc_have_addresses_of_the_nodes_network_and_nodes_take_as_many_as_their_interfaces() {
     let cluster = cluster(CniProfile::AwsVpc).await;
     let nodes: Api<Node> = Api::all(cluster.client());
     let node = nodes.get("node-2").await.expect("the node");
@@ -143,7 +143,7 @@ spec: {type: NodePort, selector: {app: two}, ports: [{port: 80, nodePort: 30080}
 ";
 
 #[tokio::test(start_paused = true)]
-async fn services_and_node_ports_work_where_pods_and_nodes_share_a_network() {
+async fn rule_18_services_and_node_ports_work_where_pods_and_nodes_share_a_network() {
     for profile in [CniProfile::AwsVpc, CniProfile::AzureVnet] {
         let cluster = Cluster::builder().seed(3).cni_profile(profile).start().await.expect("a cluster");
         cluster.apply(SERVICE).await.expect("applied");
@@ -160,8 +160,65 @@ async fn services_and_node_ports_work_where_pods_and_nodes_share_a_network() {
     }
 }
 
+const BOTH_FAMILIES: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: two}
+spec: {type: NodePort, ipFamilyPolicy: RequireDualStack, selector: {app: two}, ports: [{port: 80, nodePort: 30080}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: two}
+spec: {podSelector: {matchLabels: {app: two}}, ingress: [{from: [{podSelector: {matchLabels: {app: one}}}, {ipBlock: {cidr: 172.18.0.2/32}}, {ipBlock: {cidr: 'fd00:172:18::/64'}}]}]}
+";
+
 #[tokio::test(start_paused = true)]
-async fn a_weave_overlay_is_encrypted_from_node_to_node_and_smaller() {
+async fn rule_18_pods_of_a_vpc_are_reached_over_both_families_by_pods_services_and_node_ports_and_policies_bind_both() {
+    for profile in [CniProfile::AwsVpc, CniProfile::AzureVnet] {
+        let builder = Cluster::builder().seed(3).cni_profile(profile).dual_stack(true).deny_mode(Denial::Reject);
+        let cluster = builder.start().await.expect("a cluster");
+        cluster.apply(BOTH_FAMILIES).await.expect("applied");
+        for (name, node) in [("one", "node-1"), ("two", "node-2"), ("other", "node-1")] {
+            let pod = FunctionPod::new(name).label("app", name).node(node).port(80);
+            cluster.run_pod(pod, listener).await.expect("a pod");
+        }
+        cluster.settled().await;
+        let pods: Api<Pod> = Api::default_namespaced(cluster.client());
+        let status = pods.get("two").await.expect("the pod").status.expect("a status");
+        let ips: Vec<IpAddr> =
+            status.pod_ips.expect("addresses").iter().map(|ip| ip.ip.parse().expect("an address")).collect();
+        let [IpAddr::V4(four), IpAddr::V6(six)] = ips[..] else { panic!("{profile:?}: {ips:?}") };
+        let [first, second, ..] = cluster.addresses().gateway.octets();
+        assert_eq!(four.octets()[..2], [first, second], "{four} is of the nodes' network");
+        assert_eq!(six.segments()[..3], [0xfd00, 0x172, 0x18], "{six} is of the nodes' network");
+        let services: Api<k8s_openapi::api::core::v1::Service> = Api::default_namespaced(cluster.client());
+        let spec = services.get("two").await.expect("the Service").spec.expect("a spec");
+        let frontends = spec.cluster_ips.expect("addresses");
+        assert_eq!(frontends.len(), 2);
+        let bracketed = |ip: &str| if ip.contains(':') { format!("[{ip}]:80") } else { format!("{ip}:80") };
+        let targets = ips.iter().map(IpAddr::to_string).chain(frontends);
+        for to in targets.map(|ip| bracketed(&ip)) {
+            for (from, outcome) in [("one", "Connected"), ("other", "Refused")] {
+                let trace = ask(&cluster, "traces", json!({"from": from, "to": to, "connect": true})).await;
+                assert_eq!(trace["outcome"], outcome, "{profile:?}: {from} {to}: {trace}");
+            }
+        }
+        // In by the other node, which masquerades over both families.
+        let nodes: Api<Node> = Api::all(cluster.client());
+        let addresses = nodes.get("node-1").await.expect("the node").status.and_then(|status| status.addresses);
+        let addresses: Vec<IpAddr> =
+            addresses.expect("addresses").iter().filter_map(|known| known.address.parse().ok()).collect();
+        assert_eq!(addresses.len(), 2);
+        for address in addresses {
+            let node = SocketAddr::new(address, 30080);
+            cluster.outside().tcp_connect(node).await.unwrap_or_else(|error| panic!("{profile:?}: {node}: {error}"));
+        }
+        cluster.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rule_18_a_weave_overlay_is_encrypted_from_node_to_node_and_smaller() {
     let cluster = cluster(CniProfile::Weave).await;
     let request = http::Request::get("/apis/net.coracle.dev/v1alpha1/routes").body(Vec::new());
     let routes = cluster.client().request::<Value>(request.expect("a request")).await.expect("routes");
@@ -174,7 +231,7 @@ async fn a_weave_overlay_is_encrypted_from_node_to_node_and_smaller() {
 }
 
 #[tokio::test]
-async fn a_pod_sees_the_mtu_of_the_overlay() {
+async fn rule_18_a_pod_sees_the_mtu_of_the_overlay() {
     let cluster = Cluster::builder().cni_profile(CniProfile::Flannel).start().await.expect("a cluster");
     cluster
         .apply("{apiVersion: v1, kind: Pod, metadata: {name: shell}, spec: {containers: [{name: c, image: 'busybox:1', command: [sleep, '1000']}]}}")
