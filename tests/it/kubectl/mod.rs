@@ -6,6 +6,7 @@ mod allocation;
 mod certificates;
 mod objects;
 mod pods;
+mod policies;
 mod table;
 mod versions;
 mod workloads;

@@ -7,13 +7,13 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
 
 /// A kubectl that goes on while others run; ends with its handle.
-struct Ongoing {
+pub(super) struct Ongoing {
     _child: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Ongoing {
-    fn start(bench: &Bench, line: &str) -> Ongoing {
+    pub(super) fn start(bench: &Bench, line: &str) -> Ongoing {
         let mut command = bench.terminal.command("sh");
         command.args(["-c", &format!("exec {line}")]).stdout(Stdio::piped());
         let mut child = command.spawn().expect("a shell");
@@ -22,7 +22,7 @@ impl Ongoing {
     }
 
     /// Its next line.
-    async fn line(&mut self) -> String {
+    pub(super) async fn line(&mut self) -> String {
         let line = tokio::time::timeout(Duration::from_secs(60), self.lines.next_line()).await.expect("a line in time");
         line.expect("readable").expect("a line before the end")
     }
