@@ -265,7 +265,7 @@ impl Sources {
             event.at >= since && flow.protocol == Protocol::Tcp && flow.src.ip() == source && flow.dst == dst
         });
         let reasons = of_it.filter_map(|event| match event.change {
-            FlowChange::Dropped(reason) => Some(reason.0),
+            FlowChange::Dropped(reason) => Some(policy::reason::code(reason)),
             _ => None,
         });
         reasons.last()
