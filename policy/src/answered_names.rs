@@ -137,7 +137,9 @@ impl AnsweredNames {
         let own = book.by_address.get(&address).into_iter().flatten();
         if let Some(over) = own.filter(|stay| wanted.matches(&stay.name)).max_by_key(|stay| stay.until) {
             let (name, ago) = (&over.name, now.saturating_duration_since(over.until).as_secs());
-            return format!("`{name}` was answered with {address}, but that ran out {ago} s ago and nobody has asked again");
+            return format!(
+                "`{name}` was answered with {address}, but that ran out {ago} s ago and nobody has asked again"
+            );
         }
         let all = book.by_address.iter().flat_map(|(address, stays)| stays.iter().map(move |stay| (address, stay)));
         let named = all.filter(|(_, stay)| wanted.matches(&stay.name));

@@ -2,8 +2,8 @@
 
 use crate::endpoint::Endpoint;
 use crate::peer::Peer;
-use crate::reason;
 use crate::ports::{PortMatch, name_of};
+use crate::reason;
 use crate::rule::{Action, CompiledPolicy, Direction, Rule, Tier};
 use crate::rule_set::{Origin, PeerView, PortView};
 use crate::selector::Scope;

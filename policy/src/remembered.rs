@@ -172,9 +172,13 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_right_whatever_is_forgotten_and_stays_within_the_budget() {
-        for (seed, most, kinds, least_hits) in
-            [(1, 1 << 20, 10, 20_000), (2, 2_000, 10, 0), (3, 1 << 20, 10_000, 5_000), (4, 100_000, 10_000, 1_000), (5, 0, 7, 0)]
-        {
+        for (seed, most, kinds, least_hits) in [
+            (1, 1 << 20, 10, 20_000),
+            (2, 2_000, 10, 0),
+            (3, 1 << 20, 10_000, 5_000),
+            (4, 100_000, 10_000, 1_000),
+            (5, 0, 7, 0),
+        ] {
             let (budget, mut dice) = (budget(most), SmallRng::seed_from_u64(seed));
             let mut memory = Remembered::within(budget);
             let mut hits = 0;

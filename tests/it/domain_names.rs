@@ -60,7 +60,11 @@ async fn near_misses(cluster: &Cluster, to: &str) -> Value {
     let review = question(cluster, "policyreviews", json!({"from": "web", "to": to})).await;
     assert_eq!(review["verdicts"][0]["reason"], "CNP_DENY", "{review}");
     let misses = review["verdicts"][0]["egress"]["nearMisses"].as_array().cloned().unwrap_or_default();
-    misses.iter().map(|miss| miss["problem"].clone()).filter(|problem| problem.to_string().contains("example")).collect()
+    misses
+        .iter()
+        .map(|miss| miss["problem"].clone())
+        .filter(|problem| problem.to_string().contains("example"))
+        .collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,7 +118,11 @@ async fn rule_12_3_what_the_clusters_dns_has_told_a_pod_is_what_a_domain_name_le
     // As if the policy named another, or were not there.
     let mut other: Value = cluster
         .client()
-        .request(http::Request::get("/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies/names").body(Vec::new()).expect("a request"))
+        .request(
+            http::Request::get("/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies/names")
+                .body(Vec::new())
+                .expect("a request"),
+        )
         .await
         .expect("the policy");
     other["spec"]["egress"][1]["to"][0]["domainNames"] = json!(["www.example.org"]);

@@ -218,7 +218,8 @@ async fn rule_13_1_a_denial_of_a_cluster_network_policy_says_in_which_direction_
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_may_see_one_namespace_is_told_of_pods_elsewhere_their_namespace_and_name_and_nothing_that_is_made_of_labels() {
+async fn who_may_see_one_namespace_is_told_of_pods_elsewhere_their_namespace_and_name_and_nothing_that_is_made_of_labels()
+ {
     let cluster = cluster().await;
     connect(&cluster, "stranger", "shop/db:80").await;
     connect(&cluster, "stranger", "shop/web:80").await;

@@ -48,8 +48,7 @@ fn rule_12_3_a_rule_for_names_stands_in_the_order_of_rules_with_its_ports() {
     let name = "{ domainNames: ['*.example.com', example.org] }";
     let net = |rules: &[String]| {
         let rules = rules.join(", ");
-        let spec =
-            format!("{{ tier: Baseline, priority: 1, subject: {{ namespaces: {{}} }}, egress: [{rules}] }}");
+        let spec = format!("{{ tier: Baseline, priority: 1, subject: {{ namespaces: {{}} }}, egress: [{rules}] }}");
         cluster().cluster_policy("names", &spec).answered("a.example.com", "203.0.113.7")
     };
     let https = ", protocols: [{ tcp: { destinationPort: { number: 443 } } }]";
@@ -103,7 +102,8 @@ fn rule_12_7_domain_names_of_an_admin_network_policy_mean_the_same() {
 #[test]
 fn rule_13_2_the_matrix_and_a_policy_that_is_not_applied_know_the_names() {
     let net = cluster().answered("example.com", "203.0.113.7");
-    let policy: ClusterNetworkPolicy = yaml(&format!("{{ metadata: {{ name: names }}, spec: {} }}", only("example.com")));
+    let policy: ClusterNetworkPolicy =
+        yaml(&format!("{{ metadata: {{ name: names }}, spec: {} }}", only("example.com")));
     let table = net.table().with_cluster_policy(&policy);
     let to = ["203.0.113.7", "203.0.113.8"].map(|address| Destination {
         address: address.parse().expect("an address"),
