@@ -120,13 +120,18 @@ impl PodWorker {
                 Some(working) = changes.recv() => pending.push(working),
                 update = self.updates.recv() => {
                     let Some((pod, working)) = update else { break };
+                    let changed = pod.metadata.generation != self.pod.metadata.generation;
+                    let deleting = pod.metadata.deletion_timestamp.is_some();
                     self.pod = pod.clone();
                     pod_sender.send_replace(pod);
                     self.begin_termination(&stop);
                     for container in self.new_ephemeral(&mut ephemeral, &records) {
                         tasks.spawn(crew.clone().run_ephemeral(container, self.kubelet.activity().begin()));
                     }
-                    drop(working);
+                    // A new spec has been seen: `observedGeneration` says so, and a resize is in the status.
+                    if changed && !deleting {
+                        pending.push(working);
+                    }
                 }
                 Some(_) = tasks.join_next(), if !over => {
                     if tasks.is_empty() {

@@ -24,9 +24,13 @@ pub(crate) struct Inputs<'a> {
 pub(crate) fn status(inputs: &Inputs<'_>) -> Value {
     let spec = inputs.pod.spec.clone().unwrap_or_default();
     let init_specs = spec.init_containers.clone().unwrap_or_default();
-    let name_of = |container: &core::Container| container.name.clone();
     let statuses = |containers: &[core::Container]| -> Vec<Value> {
-        containers.iter().filter_map(|container| container_status(inputs.records, &name_of(container))).collect()
+        let with_amounts = |container: &core::Container| {
+            let mut status = container_status(inputs.records, &container.name)?;
+            amounts(&mut status, container);
+            Some(status)
+        };
+        containers.iter().filter_map(with_amounts).collect()
     };
     let read = |container: &core::Container| {
         inputs
@@ -183,6 +187,19 @@ fn container_status(records: &Records, name: &str) -> Option<Value> {
             "lastState": record.last.as_ref().map_or_else(|| json!({}), terminated),
         })
     })
+}
+
+/// What a container has been given: nothing here limits a program, so a resize is in force as soon as it is seen (KEP-1287).
+fn amounts(status: &mut Value, container: &core::Container) {
+    let Some(resources) = &container.resources else { return };
+    let kept = ["requests", "limits"].into_iter().zip([&resources.requests, &resources.limits]);
+    let kept: serde_json::Map<String, Value> = kept
+        .filter_map(|(name, amounts)| Some((name.to_owned(), json!(amounts.as_ref().filter(|all| !all.is_empty())?))))
+        .collect();
+    if let Some(requests) = kept.get("requests") {
+        status["allocatedResources"] = requests.clone();
+    }
+    status["resources"] = kept.into();
 }
 
 /// Follows Kubernetes' "Pod Quality of Service Classes".
