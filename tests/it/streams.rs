@@ -207,6 +207,36 @@ async fn three_hundred_commands_run_at_once() {
     bench.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_after_the_end_of_the_input_arrives_whole_at_kube_rs() {
+    let bench = bench("1.36").await;
+    let pods: Api<Pod> = Api::default_namespaced(client(&bench).await);
+    let script = "wc -c; seq 500000; exit 4";
+    let waits = format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: waits}}, spec: {{restartPolicy: Never, containers: [{{name: c, image: busybox, \
+         stdin: true, stdinOnce: true, command: [sh, -c, '{script}']}}]}}}}"
+    );
+    bench.terminal.write("waits.yaml", &waits);
+    bench.ok("kubectl apply -f waits.yaml && kubectl wait pod/waits --for=condition=Ready --timeout=60s").await;
+    let numbers: String = (1..=500_000).map(|number| format!("{number}\n")).collect();
+    let params = AttachParams::default().stdin(true).stderr(false);
+    let executed = pods.exec("tools", ["sh", "-c", script], &params).await.expect("a command");
+    let attached = pods.attach("waits", &params).await.expect("attached");
+    for (what, mut process, failed) in [("exec", executed, Some("NonZeroExitCode")), ("attach", attached, None)] {
+        let status = process.take_status().expect("a status");
+        let (mut stdin, mut stdout) = (process.stdin().expect("stdin"), process.stdout().expect("stdout"));
+        stdin.write_all(&[b'x'; 3_000_000]).await.expect("written");
+        stdin.shutdown().await.expect("the end of the input");
+        let mut said = String::new();
+        stdout.read_to_string(&mut said).await.expect("read");
+        assert!(said == format!("3000000\n{numbers}"), "{what}: {} bytes, {:?}…", said.len(), said.get(..20));
+        let status = status.await.expect("how it ended");
+        assert_eq!(status.reason.as_deref().filter(|reason| !reason.is_empty()), failed, "{what}: {status:?}");
+        process.join().await.expect("the connection has ended as it should");
+    }
+    bench.stop().await;
+}
+
 /// A kubectl that forwards, and the port on which it listens.
 struct Forward {
     child: Child,
