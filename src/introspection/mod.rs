@@ -334,6 +334,7 @@ fn schema(fields: &[(&str, &str, &str)]) -> Value {
     for (name, kind, description) in fields {
         let mut field = match *kind {
             "strings" => json!({"type": "array", "items": {"type": "string"}}),
+            "ports" => json!({"type": "array", "items": {"x-kubernetes-int-or-string": true}}),
             "objects" => {
                 json!({"type": "array", "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}})
             }

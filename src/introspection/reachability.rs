@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 pub(super) const SCHEMA: &[(&str, &str, &str)] = &[
     ("namespaces", "strings", "Whose pods. Default: those of the namespace that is asked in, or of every namespace."),
-    ("ports", "strings", "Which ports of every pod: PORT or PORT/PROTOCOL. Default: those that each pod declares."),
+    ("ports", "ports", "Which ports of every pod: PORT or PORT/PROTOCOL. Default: those that each pod declares."),
     ("probe", "boolean", "Open a real TCP connection for every pair too, and say where that disagrees."),
     (
         "policies",
