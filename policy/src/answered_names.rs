@@ -22,6 +22,8 @@ use tokio::time::Instant;
 const MOST: usize = 16_384;
 /// Names of one address that are kept: what a new flow to it may cost.
 const MOST_OF_ONE: usize = 256;
+/// Names that an explanation looks at, those of policies and the longest lasting first: every denied packet is explained.
+const LOOKED_AT: usize = 1_024;
 /// An answer that may not be remembered may still be used: not even a connection could be opened otherwise.
 const SHORTEST: Duration = Duration::from_secs(1);
 
@@ -141,19 +143,25 @@ impl AnsweredNames {
                 "`{name}` was answered with {address}, but that ran out {ago} s ago and nobody has asked again"
             );
         }
-        let all = book.by_address.iter().flat_map(|(address, stays)| stays.iter().map(move |stay| (address, stay)));
-        let named = all.filter(|(_, stay)| wanted.matches(&stay.name));
-        let Some((_, last)) = named.clone().max_by_key(|(address, stay)| (stay.told, *address)) else {
+        let recent = book.order.iter().rev().take(LOOKED_AT).filter(|(.., name)| wanted.matches(name));
+        let mut named: Vec<(IpAddr, &Stay)> = recent.filter_map(|turn| Some((turn.2, book.stay(turn)?))).collect();
+        let Some((name, told)) = named.iter().map(|(_, stay)| (&stay.name, stay.told)).max_by_key(|(_, told)| *told) else {
             return format!("no pod has been answered `{wanted}` lately, so that it has no address");
         };
-        let (name, told) = (last.name.clone(), last.told);
-        let together = named.filter(|(_, stay)| stay.name == name && stay.told == told);
-        let addresses: Vec<String> = together.map(|(address, _)| address.to_string()).collect();
+        let (name, told) = (name.clone(), told);
+        named.retain(|(_, stay)| stay.name == name && stay.told == told);
+        let mut addresses: Vec<IpAddr> = named.into_iter().map(|(address, _)| address).collect();
+        addresses.sort_unstable();
+        let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
         format!("`{name}` was last answered with {}, and this is {address}", addresses.join(", "))
     }
 }
 
 impl Book {
+    fn stay(&self, (_, _, address, name): &Turn) -> Option<&Stay> {
+        self.by_address.get(address)?.iter().find(|stay| stay.name == *name)
+    }
+
     fn remove(&mut self, turn: &Turn) {
         let (_, _, address, name) = turn;
         self.order.remove(turn);
