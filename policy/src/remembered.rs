@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const MOST: usize = 32 << 20;
 /// Places of the first table of a set, and of the largest.
 const FIRST: usize = 64;
+/// A table with fewer places grows whenever two peers want the same, rather than let them push each other out.
+const EAGER: usize = 512;
 const LARGEST: usize = 1 << 14;
 /// A place is the map's number below, and above what the place itself does not say of the identity's number, plus one.
 const MAP_BITS: u32 = 12;
@@ -129,7 +131,7 @@ impl Remembered {
         loop {
             let (place, tag) = (self.places[self.place(identity)], self.tag(identity));
             let is_taken = place != 0 && u64::from(place >> MAP_BITS) != tag;
-            let is_full = is_taken && self.used * 2 >= self.places.len();
+            let is_full = is_taken && (self.places.len() < EAGER || self.used * 2 >= self.places.len());
             let larger = self.places.len() * 2;
             if !(is_full || tag > LARGEST_TAG + 1) || larger > LARGEST || !self.take(larger / 2 * size_of::<u32>()) {
                 return;
