@@ -311,7 +311,7 @@ fn stream(api: &ApiServer, kind: ResourceKind, description: &str, connector: Arc
     api.set_connector(GROUP, VERSION, &plural, connector);
 }
 
-/// `fields`: name, type (`string`, `boolean`, `strings`, `objects`) and description of the spec's fields.
+/// `fields`: name, type (`string`, `boolean`, `strings`, `ports`, `objects`) and description of the spec's fields.
 fn ask<Q: Question>(
     api: &ApiServer,
     sources: &Arc<Sources>,
