@@ -145,7 +145,8 @@ impl AnsweredNames {
         }
         let recent = book.order.iter().rev().take(LOOKED_AT).filter(|(.., name)| wanted.matches(name));
         let mut named: Vec<(IpAddr, &Stay)> = recent.filter_map(|turn| Some((turn.2, book.stay(turn)?))).collect();
-        let Some((name, told)) = named.iter().map(|(_, stay)| (&stay.name, stay.told)).max_by_key(|(_, told)| *told) else {
+        let Some((name, told)) = named.iter().map(|(_, stay)| (&stay.name, stay.told)).max_by_key(|(_, told)| *told)
+        else {
             return format!("no pod has been answered `{wanted}` lately, so that it has no address");
         };
         let (name, told) = (name.clone(), told);
