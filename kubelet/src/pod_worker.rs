@@ -120,7 +120,8 @@ impl PodWorker {
                 Some(working) = changes.recv() => pending.push(working),
                 update = self.updates.recv() => {
                     let Some((pod, working)) = update else { break };
-                    let changed = pod.metadata.generation != self.pod.metadata.generation;
+                    let changed = pod.metadata.generation != self.pod.metadata.generation
+                        || status::gates_are_open(&pod) != status::gates_are_open(&self.pod);
                     let deleting = pod.metadata.deletion_timestamp.is_some();
                     self.pod = pod.clone();
                     pod_sender.send_replace(pod);
@@ -128,7 +129,7 @@ impl PodWorker {
                     for container in self.new_ephemeral(&mut ephemeral, &records) {
                         tasks.spawn(crew.clone().run_ephemeral(container, self.kubelet.activity().begin()));
                     }
-                    // A new spec has been seen: `observedGeneration` says so, and a resize is in the status.
+                    // A new spec has been seen: `observedGeneration` says so, and a resize is in the status. A gate is part of `Ready`.
                     if changed && !deleting {
                         pending.push(working);
                     }

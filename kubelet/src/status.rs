@@ -62,10 +62,6 @@ pub(crate) fn status(inputs: &Inputs<'_>) -> Value {
         .map(|container| container.name.as_str())
         .collect();
     let containers_ready = unready.is_empty() && !over;
-    let gates_open = spec.readiness_gates.iter().flatten().all(|gate| {
-        let conditions = inputs.pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-        conditions.into_iter().any(|condition| condition.type_ == gate.condition_type && condition.status == "True")
-    });
     let not_ready = if let Some(reason) = completed {
         Some((reason, String::new()))
     } else if !containers_ready {
@@ -75,7 +71,7 @@ pub(crate) fn status(inputs: &Inputs<'_>) -> Value {
     };
     let ready = not_ready
         .clone()
-        .or_else(|| (!gates_open).then(|| ("ReadinessGatesNotReady", "a readiness gate is not open".to_owned())));
+        .or_else(|| (!gates_are_open(inputs.pod)).then(|| ("ReadinessGatesNotReady", "a readiness gate is not open".to_owned())));
     let mut conditions = vec![
         condition(inputs, "PodReadyToStartContainers", !inputs.ips.is_empty() && !over, None),
         condition(
@@ -132,6 +128,12 @@ fn exit_code(record: &Record) -> Option<i32> {
         State::Terminated(ended) => Some(ended.exit_code),
         _ => None,
     }
+}
+
+/// Whether every readiness gate of the pod is open: somebody has set its condition.
+pub(crate) fn gates_are_open(pod: &core::Pod) -> bool {
+    let gates = pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
+    gates.into_iter().all(|gate| known_condition(pod, &gate.condition_type).is_some_and(|known| known.status == "True"))
 }
 
 fn known_condition<'a>(pod: &'a core::Pod, kind: &str) -> Option<&'a core::PodCondition> {

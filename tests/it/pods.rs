@@ -35,6 +35,31 @@ async fn a_pod_with_a_probe_is_ready_as_soon_as_its_program_listens() {
     cluster.stop().await;
 }
 
+/// The gate's condition came, and nobody looked whether the pod was ready now.
+#[tokio::test(start_paused = true)]
+async fn a_pod_is_ready_when_its_readiness_gate_is_opened_and_not_when_it_is_closed() {
+    let cluster = Cluster::builder().seed(1).start().await.expect("a cluster");
+    let pod = "{apiVersion: v1, kind: Pod, metadata: {name: gated}, spec: {readinessGates: [{conditionType: example.com/gate}], containers: \
+               [{name: c, image: busybox, command: [sleep, '9999']}]}}";
+    cluster.apply(pod).await.expect("applied");
+    let api: Api<Pod> = Api::default_namespaced(cluster.client());
+    let ready = async || {
+        cluster.settled().await;
+        let status = api.get("gated").await.expect("the pod").status.expect("a status");
+        let ready = status.conditions.into_iter().flatten().find(|condition| condition.type_ == "Ready").expect("a condition");
+        (ready.status, ready.reason.unwrap_or_default())
+    };
+    let shut = ("False".to_owned(), "ReadinessGatesNotReady".to_owned());
+    assert_eq!(ready().await, shut);
+    for (gate, expected) in [("True", ("True".to_owned(), String::new())), ("False", shut)] {
+        let condition = serde_json::json!({"type": "example.com/gate", "status": gate});
+        let patch = serde_json::json!({"status": {"conditions": [condition]}});
+        api.patch_status("gated", &Default::default(), &kube::api::Patch::Strategic(patch)).await.expect("patched");
+        assert_eq!(ready().await, expected, "{gate}");
+    }
+    cluster.stop().await;
+}
+
 /// It ran on for the ten minutes it had been given first, whoever was in a hurry.
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_is_being_deleted_goes_sooner_when_its_grace_is_shortened() {
