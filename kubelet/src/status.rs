@@ -69,9 +69,9 @@ pub(crate) fn status(inputs: &Inputs<'_>) -> Value {
     } else {
         None
     };
-    let ready = not_ready
-        .clone()
-        .or_else(|| (!gates_are_open(inputs.pod)).then(|| ("ReadinessGatesNotReady", "a readiness gate is not open".to_owned())));
+    let ready = not_ready.clone().or_else(|| {
+        (!gates_are_open(inputs.pod)).then(|| ("ReadinessGatesNotReady", "a readiness gate is not open".to_owned()))
+    });
     let mut conditions = vec![
         condition(inputs, "PodReadyToStartContainers", !inputs.ips.is_empty() && !over, None),
         condition(

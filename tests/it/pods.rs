@@ -46,7 +46,8 @@ async fn a_pod_is_ready_when_its_readiness_gate_is_opened_and_not_when_it_is_clo
     let ready = async || {
         cluster.settled().await;
         let status = api.get("gated").await.expect("the pod").status.expect("a status");
-        let ready = status.conditions.into_iter().flatten().find(|condition| condition.type_ == "Ready").expect("a condition");
+        let ready =
+            status.conditions.into_iter().flatten().find(|condition| condition.type_ == "Ready").expect("a condition");
         (ready.status, ready.reason.unwrap_or_default())
     };
     let shut = ("False".to_owned(), "ReadinessGatesNotReady".to_owned());
