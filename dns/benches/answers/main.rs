@@ -3,11 +3,13 @@
 //! `cargo bench -p dns`. Answers a second and core, that is per second of processor time: of the server's thread on the
 //! machine's UDP socket, asked by dnsperf, beside Knot, NSD and Unbound serving the same zone to the same questions with one
 //! thread; and of everything (asker, network and server on one thread) from an in-process pod, beside an echo server on the
-//! same network. A tool that is missing is said by name. Debian has them all:
+//! same network. Beside the former stands an echo of the same datagrams with one system call each way: most of the time is the
+//! kernel's. A tool that is missing is said by name. Debian has them all:
 //! `apt-get install dnsperf knot nsd unbound`.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
+mod echo;
 mod memory;
 mod others;
 mod pod;
@@ -98,8 +100,14 @@ fn machine_figures(dir: &std::path::Path) -> io::Result<()> {
         });
     })?;
     let (address, thread) = told.recv().expect("it serves");
+    let before = others::thread_times(&thread);
     let own_time = || others::thread_time(&thread);
     let own = others::measure("coracle", address.port(), dir, own_time)?;
+    let share = others::thread_times(&thread).since(before);
+    println!("{:<44}{:>12.0} %", "of that time, in the kernel", 100.0 * share);
+    let (port, thread) = echo::start()?;
+    let echoed = others::measure("an echo", port, dir, || others::thread_time(&thread))?;
+    println!("{:<44}{:>12.2} ×", "coracle beside an echo", own / echoed);
     for other in others::start_all(dir)? {
         let time = || other.time();
         let measured = others::measure(other.name(), other.port(), dir, time)?;

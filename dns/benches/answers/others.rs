@@ -73,6 +73,27 @@ pub(crate) fn thread_time(thread: &OsStr) -> Duration {
     Duration::from_nanos(text.split(' ').next().and_then(|field| field.parse().ok()).unwrap_or(0))
 }
 
+/// User and system time of a thread of this process, in ticks.
+#[derive(Clone, Copy)]
+pub(crate) struct Times(u32, u32);
+
+impl Times {
+    /// The share of system time since then.
+    pub(crate) fn since(self, before: Times) -> f64 {
+        let (user, system) = (f64::from(self.0 - before.0), f64::from(self.1 - before.1));
+        system / (user + system)
+    }
+}
+
+/// What `/proc` says of a thread's times.
+pub(crate) fn thread_times(thread: &OsStr) -> Times {
+    let path = Path::new("/proc/self/task").join(thread).join("stat");
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let fields: Vec<u32> = fields.map(|field| field.parse().unwrap_or(0)).collect();
+    Times(fields.get(11).copied().unwrap_or(0), fields.get(12).copied().unwrap_or(0))
+}
+
 fn free_port() -> io::Result<u16> {
     Ok(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
