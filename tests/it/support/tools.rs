@@ -68,7 +68,7 @@ pub(crate) async fn node_client() -> PathBuf {
         let package = format!("@kubernetes/client-node@{NODE_CLIENT}");
         run(
             "npm",
-            &["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", ".", &package],
+            &["install", "--loglevel=error", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", ".", &package],
             directory,
         )
     })
