@@ -1,3 +1,5 @@
+//! The rules of Services, field by field: each wrong one is refused in upstream's words.
+
 use super::*;
 use crate::registry::NameRule;
 
